@@ -1,0 +1,138 @@
+"""ifog: decentralized algorithms on MPI ranks, driven and watched from a notebook.
+
+The names below are the whole public API. They are loaded on first use, so that ``import ifog`` in
+the notebook, which drives the ranks but computes nothing itself, does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path as _Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ifog.cluster import Cell, CellResult, Cluster
+    from ifog.context import (
+        in_neighbor_ranks,
+        init,
+        is_initialized,
+        load_topology,
+        local_rank,
+        local_size,
+        out_neighbor_ranks,
+        rank,
+        set_topology,
+        shutdown,
+        size,
+    )
+    from ifog.errors import IfogError
+    from ifog.handle import Handle
+    from ifog.ops import (
+        allgather,
+        allgather_nonblocking,
+        allreduce,
+        allreduce_nonblocking,
+        barrier,
+        broadcast,
+        broadcast_nonblocking,
+        neighbor_allgather,
+        neighbor_allgather_nonblocking,
+        neighbor_allreduce,
+        neighbor_allreduce_nonblocking,
+        poll,
+        synchronize,
+        wait,
+        watch,
+    )
+    from ifog.schedules import one_peer
+    from ifog.topology import (
+        complete,
+        exponential,
+        from_matrix,
+        grid2d,
+        ring,
+        star,
+        symmetric_exponential,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "cluster": ("Cell", "CellResult", "Cluster"),
+    "context": (
+        "in_neighbor_ranks",
+        "init",
+        "is_initialized",
+        "load_topology",
+        "local_rank",
+        "local_size",
+        "out_neighbor_ranks",
+        "rank",
+        "set_topology",
+        "shutdown",
+        "size",
+    ),
+    "errors": ("IfogError",),
+    "handle": ("Handle",),
+    "ops": (
+        "allgather",
+        "allgather_nonblocking",
+        "allreduce",
+        "allreduce_nonblocking",
+        "barrier",
+        "broadcast",
+        "broadcast_nonblocking",
+        "neighbor_allgather",
+        "neighbor_allgather_nonblocking",
+        "neighbor_allreduce",
+        "neighbor_allreduce_nonblocking",
+        "poll",
+        "synchronize",
+        "wait",
+        "watch",
+    ),
+    "schedules": ("one_peer",),
+    "topology": (
+        "complete",
+        "exponential",
+        "from_matrix",
+        "grid2d",
+        "ring",
+        "star",
+        "symmetric_exponential",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - the table above is the list, spelled once
+    "__version__",
+    *sorted(_MODULE_OF),
+]
+
+# In a checkout magics/ and widgets/ stand beside ifog/, not in it: run from there without an
+# editable install, Python finds this folder first and would miss them.
+_root = _Path(__file__).resolve().parent.parent
+if not (_Path(__path__[0]) / "widgets").is_dir() and (_root / "widgets" / "__init__.py").is_file():
+    __path__.append(str(_root))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'ifog' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"ifog.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Register ``%%bf`` and ``%bf``; called by ``%load_ext ifog``."""
+    importlib.import_module("ifog.magics").load_ipython_extension(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Remove the magics; called by ``%unload_ext ifog``."""
+    importlib.import_module("ifog.magics").unload_ipython_extension(shell)

@@ -1,0 +1,85 @@
+"""Every way in which ifog can refuse or fail, as one tree under ``IfogError``.
+
+A message says what was asked, what was found and what to do. Argument errors are also
+``ValueError``s and lost peers also ``RuntimeError``s, as BlueFog's programs expect.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentError",
+    "CellError",
+    "ClusterError",
+    "ClusterStartError",
+    "DeadlineError",
+    "IfogError",
+    "MismatchError",
+    "NoClusterError",
+    "NotInitializedError",
+    "ParticipationError",
+    "PeerFailedError",
+    "TopologyMismatchError",
+    "TransportError",
+]
+
+
+class IfogError(Exception):
+    """Root of every error raised by ifog."""
+
+
+class ArgumentError(IfogError, ValueError):
+    """An argument of a call cannot be used; found before anything was sent."""
+
+
+class MismatchError(ArgumentError):
+    """Two ranks called the same operation with different shapes, dtypes or arguments."""
+
+
+class TopologyMismatchError(ArgumentError):
+    """One rank sends over an edge on which the other does not receive, or the reverse."""
+
+
+class NotInitializedError(IfogError, ValueError):
+    """An operation was called before ``ifog.init()``."""
+
+
+class ParticipationError(IfogError, RuntimeError):
+    """An operation needs a rank that does not take part in this cell."""
+
+
+class TransportError(IfogError, RuntimeError):
+    """The wire failed in a way that no peer explains."""
+
+
+class PeerFailedError(IfogError, RuntimeError):
+    """Another rank raised, was interrupted or died while this one waited for it.
+
+    Attributes:
+        rank: the rank that failed, or None when it could not be found out.
+        cause: what happened there, for example ``"ValueError: lr must be positive"``.
+    """
+
+    def __init__(self, message: str, rank: int | None = None, cause: str = "") -> None:
+        super().__init__(message)
+        self.rank = rank
+        self.cause = cause
+
+
+class ClusterError(IfogError, RuntimeError):
+    """The cluster cannot do what was asked; the message says what to type."""
+
+
+class NoClusterError(ClusterError):
+    """There is no running cluster yet."""
+
+
+class ClusterStartError(ClusterError):
+    """The engines did not come up; carries the launcher's log."""
+
+
+class DeadlineError(ClusterError):
+    """A cell did not end within its ``--timeout``."""
+
+
+class CellError(ClusterError):
+    """At least one rank raised in a cell; names ranks and messages."""

@@ -1,0 +1,235 @@
+"""What happens on the ranks, as small immutable records, and the places they go to.
+
+Ops emit events, sinks carry them, folds turn them into pictures. Only the standard library is
+used: this is the one module that engines and notebook share. Events are named tuples because one
+is made for every operation: building one costs a third of a frozen dataclass, and a row on the
+wire is the tuple itself behind its kind.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+__all__ = [
+    "CellEnd",
+    "CellStart",
+    "Event",
+    "EventLog",
+    "GraphEvent",
+    "JsonlSink",
+    "OpEvent",
+    "Sink",
+    "WaitEvent",
+    "WatchEvent",
+    "decode",
+    "encode",
+    "now",
+    "read_jsonl",
+]
+
+_EPOCH = time.time() - time.perf_counter()
+
+
+def now() -> float:
+    """Seconds since 1970, from a clock that never steps back within a process."""
+    return _EPOCH + time.perf_counter()
+
+
+class CellStart(NamedTuple):
+    """Rank ``rank`` begins cell ``seq``, in which ``ranks`` take part, in a world of ``n``."""
+
+    rank: int
+    t: float
+    seq: int
+    n: int
+    ranks: tuple[int, ...]
+
+
+class CellEnd(NamedTuple):
+    """Rank ``rank`` is through with cell ``seq``.
+
+    ``status`` is "ok", "error" or "interrupted"; ``rounds`` the largest number of mixing rounds of
+    one name; ``nbytes`` what the rank sent; ``wait`` the seconds it was blocked for others;
+    ``lost`` the events dropped because they came too fast; ``error`` is None or a mapping with
+    ``ename``, ``evalue``, ``line`` (of the cell, or None), ``where``, ``peer`` (the rank whose
+    failure it reports, or None) and ``traceback`` (plain text, frames of the user's code only).
+    """
+
+    rank: int
+    t: float
+    seq: int
+    status: str
+    rounds: int
+    nbytes: int
+    wait: float
+    lost: int
+    error: dict[str, Any] | None
+
+
+class OpEvent(NamedTuple):
+    """One finished operation of one rank.
+
+    ``seq`` counts the rank's operations, ``step`` the earlier ones of this op and name in the cell
+    (the round, from 0). ``t0``..``t1`` is the whole call in seconds since 1970, ``wait`` the part
+    in which a peer had not arrived yet, ``late`` the last peer to arrive (-1: none). ``nbytes`` is
+    the payload sent to all of ``dst`` together. For mixing ops ``weights`` is
+    ``(self_weight, weight of src[0], weight of src[1], ...)``, the row of W used in this round,
+    sender's factors included; for other ops it is empty.
+    """
+
+    rank: int
+    seq: int
+    step: int
+    op: str
+    name: str
+    t0: float
+    t1: float
+    wait: float
+    late: int
+    nbytes: int
+    dst: tuple[int, ...]
+    src: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+class WatchEvent(NamedTuple):
+    """A glance at one rank's copy of a watched tensor after ``step`` rounds (0: before the first).
+
+    ``sample`` holds the same at most 64 entries on every rank, spread evenly over the ``numel``
+    entries; ``norm`` is the 2-norm of the whole tensor; ``eps`` the spacing of its dtype at 1.
+    """
+
+    rank: int
+    t: float
+    name: str
+    step: int
+    numel: int
+    norm: float
+    eps: float
+    sample: tuple[float, ...]
+
+
+class GraphEvent(NamedTuple):
+    """The declared graph, sent by rank 0 when it is set: ``edges`` of (u, v, weight), u sends to v.
+
+    Self loops are among the edges and carry the self weights; ``weight`` is what v applies to u.
+    """
+
+    rank: int
+    t: float
+    n: int
+    label: str
+    edges: tuple[tuple[int, int, float], ...]
+
+
+class WaitEvent(NamedTuple):
+    """Rank ``rank`` has been blocked since ``since`` in ``op`` for ``peers``; repeated while so."""
+
+    rank: int
+    t: float
+    op: str
+    name: str
+    step: int
+    peers: tuple[int, ...]
+    since: float
+
+
+Event = CellStart | CellEnd | OpEvent | WatchEvent | GraphEvent | WaitEvent
+
+_KINDS: dict[str, Any] = {
+    "start": CellStart,
+    "end": CellEnd,
+    "op": OpEvent,
+    "watch": WatchEvent,
+    "graph": GraphEvent,
+    "wait": WaitEvent,
+}
+_NAMES: dict[type, str] = {cls: kind for kind, cls in _KINDS.items()}
+
+
+def encode(event: Event) -> list[Any]:
+    """The event as a JSON-ready row: its kind, then its fields."""
+    return [_NAMES[type(event)], *event]
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
+
+
+def decode(row: Sequence[Any]) -> Event:
+    """The event of a row made by ``encode``, also after a trip through JSON.
+
+    Raises:
+        ValueError: the row is not an event of this version.
+    """
+    try:
+        return _KINDS[row[0]](*(_freeze(value) for value in row[1:]))  # type: ignore[no-any-return]
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"not an event row: {str(row)[:80]!r}") from error
+
+
+class Sink(Protocol):
+    """Where events go."""
+
+    def write(self, events: Sequence[Event]) -> None:
+        """Take the events; must not block and must not raise for a slow reader."""
+
+
+class EventLog:
+    """The last ``capacity`` events, to be read at the reader's own pace; also a sink.
+
+    Producers call ``write`` from any thread; each reader keeps a cursor and asks ``since(cursor)``.
+    ``lost`` counts what engines dropped, as told by the batches.
+    """
+
+    def __init__(self, capacity: int = 200_000) -> None:
+        self._events: deque[Event] = deque(maxlen=capacity)
+        self._written = 0
+        self._lock = threading.Lock()
+        self.lost = 0
+
+    def write(self, events: Sequence[Event]) -> None:
+        """Append the events; the oldest fall out when the log is full."""
+        with self._lock:
+            self._events.extend(events)
+            self._written += len(events)
+
+    def since(self, cursor: int) -> tuple[int, list[Event]]:
+        """The new cursor and the events written after ``cursor`` that are still kept."""
+        with self._lock:
+            missing = min(self._written - cursor, len(self._events))
+            if missing <= 0:
+                return self._written, []
+            tail = list(islice(reversed(self._events), missing))
+            tail.reverse()
+            return self._written, tail
+
+
+class JsonlSink:
+    """Writes one JSON row a line; ``read_jsonl`` reads it back."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+
+    def write(self, events: Sequence[Event]) -> None:
+        """Append the events to the file."""
+        self._file.writelines(json.dumps(encode(event)) + "\n" for event in events)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_jsonl(path: str | Path) -> Iterable[Event]:
+    """The events of a file written by ``JsonlSink``."""
+    with Path(path).open(encoding="utf-8") as lines:
+        for line in lines:
+            yield decode(json.loads(line))
