@@ -84,7 +84,7 @@ def one_peer(graph: Topology | int) -> Periodic:
 def period_matrix(schedule: Periodic) -> Matrix:
     """The product of the mixing matrices of one period, the last step leftmost."""
     factors = (matrix(schedule(step)) for step in range(schedule.period))
-    return reduce(lambda product, W: W @ product, factors)  # noqa: N803 - as in papers
+    return reduce(lambda product, W: W @ product, factors)
 
 
 def spectral_rate(schedule: Periodic) -> float:

@@ -101,6 +101,7 @@ def exponential(n: int, *, base: int = 2) -> Topology:
     With base 2 and even n the spectral gap is exactly ``2 / (1 + ceil(log2 n))``; with odd n it is
     larger (Ying, Yuan, Chen, Hu, Pan, Yin 2021, arXiv:2110.13363).
     """
+    _require_size("exponential", n)
     _require_base("exponential", base)
     label = "exponential" if base == 2 else f"exponential (base {base})"
     return _circulant(n, [0, *_powers(base, n)], label)
@@ -113,6 +114,7 @@ def symmetric_exponential(n: int, *, base: int = 4) -> Topology:
     round, is a power of ``base``.
     """
     _require_base("symmetric_exponential", base)
+    _require_size("symmetric_exponential", n)
     powers = set(_powers(base, n))
     offsets = [o for o in range(1, n) if (o if o <= n // 2 else n - o) in powers]
     return _circulant(n, [0, *offsets], "symmetric exponential")
@@ -120,10 +122,11 @@ def symmetric_exponential(n: int, *, base: int = 4) -> Topology:
 
 def complete(n: int) -> Topology:
     """Every rank sends to every rank; each weight is 1/n, so one round gives the mean."""
-    return _circulant(n, range(max(n, 0)), "complete")
+    _require_size("complete", n)
+    return _circulant(n, range(n), "complete")
 
 
-def from_matrix(W: npt.ArrayLike, *, label: str = "custom") -> Topology:  # noqa: N803 - as in papers
+def from_matrix(W: npt.ArrayLike, *, label: str = "custom") -> Topology:
     """The graph of a mixing matrix: a round is ``W @ x``, so ``W[v, u]`` is what v makes of u.
 
     Zeros give no edge. The matrix need not be stochastic.

@@ -48,7 +48,7 @@ def matrix(graph: Topology) -> Matrix:
 
     An edge without the attribute ``weight`` counts as 1, as everywhere in networkx.
     """
-    W = np.zeros((len(graph), len(graph)))  # noqa: N806 - as in papers
+    W = np.zeros((len(graph), len(graph)))
     for u, v, weight in graph.edges(data="weight", default=1.0):
         W[v, u] = weight
     return W
@@ -106,7 +106,7 @@ def of_rank(graph: Topology, rank: int, *, weighted: bool) -> Weights:
     return Weights(float(own), src, dst)
 
 
-def spectral_rate(W: Matrix) -> float:  # noqa: N803 - as in papers
+def spectral_rate(W: Matrix) -> float:
     """The second largest eigenvalue modulus: the factor a round takes off the error, in the end.
 
     ``rho = |lambda_2|`` with ``|lambda_1| >= |lambda_2| >= ...``; 1 - rho is the spectral gap.
@@ -116,7 +116,7 @@ def spectral_rate(W: Matrix) -> float:  # noqa: N803 - as in papers
     return _without_rounding(float(moduli[-2])) if len(moduli) > 1 else 0.0
 
 
-def contraction(W: Matrix) -> float:  # noqa: N803 - as in papers
+def contraction(W: Matrix) -> float:
     """The largest factor between the errors before and after a round, ``||W - J||_2``.
 
     For doubly stochastic W; equals ``spectral_rate`` for normal matrices, is never below it.
@@ -124,7 +124,7 @@ def contraction(W: Matrix) -> float:  # noqa: N803 - as in papers
     return _without_rounding(float(np.linalg.norm(W - 1.0 / len(W), ord=2)))
 
 
-def effective_neighbors(W: Matrix, *, decay: float = 0.9) -> float:  # noqa: N803 - as in papers
+def effective_neighbors(W: Matrix, *, decay: float = 0.9) -> float:
     """How many ranks one effectively averages with, between 1 and n.
 
     Values take a random walk ``z <- W (sqrt(decay) z + noise)``; the result is the stationary
@@ -145,7 +145,7 @@ def effective_neighbors(W: Matrix, *, decay: float = 0.9) -> float:  # noqa: N80
     return float(1 / (1 - decay) / (np.trace(covariance) / len(W)))
 
 
-def is_doubly_stochastic(W: Matrix) -> bool:  # noqa: N803 - as in papers
+def is_doubly_stochastic(W: Matrix) -> bool:
     """Whether no entry is negative and all rows and columns sum to 1, up to rounding."""
     sums = np.concatenate([W.sum(axis=0), W.sum(axis=1)])
     return bool((W >= 0).all() and np.allclose(sums, 1.0, rtol=0, atol=1e-12))

@@ -1,0 +1,149 @@
+"""One-peer schedules follow the published lists and average exactly for powers of two."""
+
+from __future__ import annotations
+
+import itertools
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from ifog import schedules, topology, weights
+
+
+def lists(schedule, rank, steps):
+    """The (send, receive) lists of ``rank``, step by step."""
+    graphs = [schedule(step) for step in range(steps)]
+    return [
+        (
+            sorted(v for v in graph.successors(rank) if v != rank),
+            sorted(u for u in graph.predecessors(rank) if u != rank),
+        )
+        for graph in graphs
+    ]
+
+
+LISTS = {
+    ("exponential", 4, 0): [([1], [3]), ([2], [2]), ([1], [3])],
+    ("exponential", 4, 1): [([2], [0]), ([3], [3])],
+    ("exponential", 8, 0): [([1], [7]), ([2], [6]), ([4], [4]), ([1], [7])],
+    ("exponential", 6, 0): [([1], [5]), ([2], [4]), ([4], [2])],
+    ("exponential", 16, 0): [([1], [15]), ([2], [14]), ([4], [12]), ([8], [8])],
+    ("ring", 4, 0): [([1], [3]), ([3], [1])],
+    ("ring", 4, 1): [([2], [0]), ([0], [2])],
+    ("star", 4, 0): [([1], [1, 2, 3]), ([2], [1, 2, 3]), ([3], [1, 2, 3])],
+    ("star", 4, 1): [([0], [0]), ([0], []), ([0], [])],
+    ("star", 4, 2): [([0], []), ([0], [0]), ([0], [])],
+    ("grid", 4, 0): [([1], []), ([2], [1, 2])],
+    ("grid", 4, 1): [([3], [0, 3]), ([0], [])],
+    ("grid", 4, 2): [([3], []), ([0], [0, 3])],
+    ("grid", 4, 3): [([1], [1, 2]), ([2], [])],
+    ("grid", 6, 0): [
+        ([1], []),
+        ([3], [3]),
+        ([1], [1]),
+        ([3], [3]),
+        ([1], []),
+        ([3], [1, 3]),
+    ],
+    ("grid", 6, 1): [
+        ([2], [0]),
+        ([4], [2, 4]),
+        ([0], [0]),
+        ([2], [2]),
+        ([4], [0, 4]),
+        ([0], [2]),
+    ],
+    ("grid", 16, 0): [([1], []), ([4], []), ([1], [1, 4]), ([4], []), ([1], [])],
+}
+
+
+@pytest.mark.parametrize(("label", "n", "rank"), LISTS)
+def test_one_peer_lists_are_those_of_the_reference(label, n, rank):
+    expected = LISTS[label, n, rank]
+    schedule = schedules.one_peer(topology.named(label, n))
+    assert lists(schedule, rank, len(expected)) == expected
+
+
+@pytest.mark.parametrize("label", ["exponential", "star", "grid", "ring", "complete"])
+def test_one_peer_does_not_depend_on_self_loops(label):
+    graph = topology.named(label, 6)
+    bare = graph.copy()
+    bare.remove_edges_from([(v, v) for v in range(6)])
+    with_loops, without = schedules.one_peer(graph), schedules.one_peer(bare)
+    assert with_loops.period == without.period
+    for step in range(with_loops.period):
+        assert set(with_loops(step).edges) == set(without(step).edges)
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 16])
+def test_one_peer_exponential_is_exact_in_any_order_for_powers_of_two(n):
+    schedule = schedules.one_peer(n)
+    assert 2**schedule.period == n
+    factors = [weights.matrix(schedule(step)) for step in range(schedule.period)]
+    for order in itertools.permutations(factors):
+        product = np.linalg.multi_dot([*order, np.eye(n)])
+        assert np.abs(product - 1 / n).max() < 1e-15
+    assert schedules.spectral_rate(schedule) == 0
+
+
+@pytest.mark.parametrize(("n", "expected"), [(6, 0.2165), (7, 0.1250), (10, 0.1924), (12, 0.2091)])
+def test_one_peer_exponential_contracts_as_computed_for_other_sizes(n, expected):
+    schedule = schedules.one_peer(n)
+    product = schedules.period_matrix(schedule)
+    assert np.linalg.norm(product - 1 / n, ord=2) == pytest.approx(expected, abs=5e-5)
+    assert schedules.spectral_rate(schedule) ** schedule.period == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize(("n", "rounds"), [(8, 3), (16, 4), (32, 5)])
+def test_one_peer_exponential_rounds_to_one_part_in_a_million(n, rounds):
+    x = np.arange(n, dtype=float)
+    schedule, start, taken = schedules.one_peer(n), np.linalg.norm(x - x.mean()), 0
+    while np.linalg.norm(x - x.mean()) >= 1e-6 * start:
+        x = weights.matrix(schedule(taken)) @ x
+        taken += 1
+    assert taken == rounds
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 6, 8, 16])
+def test_one_peer_exponential_weighs_by_halves(n):
+    for step in range(5):
+        graph = schedules.one_peer(n)(step)
+        assert set(nx.get_edge_attributes(graph, "weight").values()) == {0.5}
+        assert weights.is_doubly_stochastic(weights.matrix(graph))
+
+
+def test_receivers_of_many_average_over_all_of_them():
+    graph = schedules.one_peer(topology.star(4))(0)
+    assert weights.matrix(graph)[0] == pytest.approx([0.25] * 4)
+    assert weights.matrix(graph)[2] == pytest.approx([0, 0, 1, 0])
+
+
+@pytest.mark.parametrize("label", ["exponential", "star", "grid", "complete"])
+def test_a_schedule_repeats_with_its_period_and_shares_graphs(label):
+    schedule = schedules.one_peer(topology.named(label, 5))
+    assert schedule(schedule.period + 1) is schedule(1 % schedule.period)
+    assert schedule.label.startswith("one-peer")
+    assert schedule(0).graph["label"] == schedule.label
+
+
+def test_a_single_rank_keeps_its_value():
+    schedule = schedules.one_peer(1)
+    assert schedule.period == 1
+    assert weights.matrix(schedule(7)).tolist() == [[1.0]]
+    assert schedules.spectral_rate(schedule) == 0
+
+
+def test_a_constant_schedule_has_the_rate_of_its_graph():
+    graph = topology.ring(8)
+    schedule = schedules.constant(graph)
+    assert schedule(3) is graph
+    assert schedule.label == "ring"
+    assert schedules.spectral_rate(schedule) == pytest.approx(1 / 3 + 2 / 3 * np.cos(np.pi / 4))
+
+
+def test_later_steps_multiply_from_the_left():
+    first, second = np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([[0.5, 0.5], [0.0, 1.0]])
+    graphs = [topology.from_matrix(first), topology.from_matrix(second)]
+    schedule = schedules.Periodic(2, "pair", graphs.__getitem__)
+    assert np.array_equal(schedules.period_matrix(schedule), second @ first)
