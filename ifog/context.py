@@ -1,0 +1,313 @@
+"""One rank's place in the world: who it is, which graph it mixes over, and what it reports.
+
+The current context is looked up in a context variable first and in the process second, so that
+thread ranks in tests each have their own while notebooks and scripts never think of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import networkx as nx
+
+from ifog import topology as graphs
+from ifog.errors import ArgumentError, NotInitializedError, ParticipationError
+from ifog.handle import Progress
+from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, Sink, WaitEvent, now
+from ifog.transport.base import Transport
+from ifog.watching import Watcher
+from ifog.weights import Weights, of_rank
+
+__all__ = [
+    "Context",
+    "current",
+    "in_neighbor_ranks",
+    "init",
+    "is_initialized",
+    "load_topology",
+    "local_rank",
+    "local_size",
+    "out_neighbor_ranks",
+    "rank",
+    "set_topology",
+    "shutdown",
+    "size",
+]
+
+_MIXING = ("neighbor_", "hierarchical_", "pair_")
+
+
+class Context:
+    """What the operations of one rank share."""
+
+    def __init__(self, transport: Transport, sink: Sink | None = None) -> None:
+        self.transport = transport
+        self.progress = Progress(transport)
+        self.sink = sink
+        self.watcher = Watcher(self)
+        self.participants: tuple[int, ...] = tuple(range(transport.size))
+        self.in_flight: set[str] = set()
+        self.cell = 0
+        self._seq = 0
+        self._clear_cell()
+        self.install(graphs.exponential(transport.size), weighted=False)
+
+    @property
+    def rank(self) -> int:
+        """This rank."""
+        return self.transport.rank
+
+    @property
+    def size(self) -> int:
+        """The number of ranks."""
+        return self.transport.size
+
+    def install(self, graph: nx.DiGraph, *, weighted: bool) -> None:
+        """Use ``graph`` on this rank from now on; comparing it across ranks is the caller's part.
+
+        Raises:
+            ArgumentError: the graph does not fit this world.
+        """
+        graphs.check(graph, self.size)
+        self.graph = graph
+        self.weighted = weighted
+        self.weights: Weights = of_rank(graph, self.rank, weighted=weighted)
+        if self.rank == 0:
+            self.emit_graph()
+
+    def emit_graph(self) -> None:
+        """Tell the watchers which graph is declared, with the weights that are in force."""
+        edges = []
+        for v in range(self.size):
+            row = of_rank(self.graph, v, weighted=self.weighted)
+            edges.append((v, v, float(row.self_weight)))
+            edges += [(u, v, float(w)) for u, w in row.src.items()]
+        label = str(self.graph.graph.get("label", "custom"))
+        self.emit(GraphEvent(0, now(), self.size, label, tuple(edges)))
+
+    def _clear_cell(self) -> None:
+        self.steps: Counter[tuple[str, str]] = Counter()
+        self.unnamed: Counter[str] = Counter()
+        self.round = 0
+        self.nbytes = 0
+        self.wait = 0.0
+        self.lost = 0
+        self.watcher.clear()
+
+    def begin_cell(self, seq: int, ranks: Sequence[int]) -> None:
+        """Start counting anew for cell ``seq``, in which ``ranks`` take part."""
+        self.cell = seq
+        self.participants = tuple(sorted(ranks))
+        self._clear_cell()
+        self.emit(CellStart(self.rank, now(), seq, self.size, self.participants))
+
+    def end_cell(self, status: str, error: dict[str, Any] | None) -> None:
+        """Report the cell's end; afterwards all ranks take part again."""
+        self.watcher.flush()
+        counts = (self.round, self.nbytes, self.wait, self.lost)
+        self.emit(CellEnd(self.rank, now(), self.cell, status, *counts, error))
+        self.participants = tuple(range(self.size))
+
+    def emit(self, event: Event) -> None:
+        """Hand the event to the sink, if there is one."""
+        if self.sink is not None:
+            self.sink.write((event,))
+
+    def next_op(self) -> int:
+        """The running number of this rank's next operation."""
+        self._seq += 1
+        return self._seq
+
+    def step_of(self, op: str, name: str) -> int:
+        """The number of earlier operations of this kind and name in the cell."""
+        key = (op, name)
+        step = self.steps[key]
+        self.steps[key] = step + 1
+        return step
+
+    def finished(self, op: str, step: int, nbytes: int, wait: float) -> None:
+        """Count a finished operation."""
+        self.nbytes += nbytes
+        self.wait += wait
+        if op.startswith(_MIXING):
+            self.round = max(self.round, step + 1)
+
+    def require(self, peers: Sequence[int], op: str) -> None:
+        """Check that all ``peers`` exist and take part in the running cell.
+
+        Raises:
+            ArgumentError: a peer is no rank of this world.
+            ParticipationError: a peer is not in this cell.
+        """
+        for peer in peers:
+            if not 0 <= peer < self.size:
+                raise ArgumentError(
+                    f"{op} on rank {self.rank} names rank {peer}, but the ranks are "
+                    f"0..{self.size - 1}"
+                )
+            if peer not in self.participants:
+                here = ",".join(map(str, self.participants))
+                raise ParticipationError(
+                    f"{op} on rank {self.rank} needs rank {peer}, which is not in this cell "
+                    f"(ranks {here}); run %%bf on all ranks"
+                )
+
+    def waiting(self) -> WaitEvent | None:
+        """What this rank is blocked in at this moment; safe from any thread."""
+        return self.progress.waiting(self.rank)
+
+    def abort(self, cause: str) -> None:
+        """This rank failed: wake every rank that waits for it."""
+        self.transport.abort(cause)
+
+    def heal(self) -> None:
+        """Make operations possible again after an abort; every rank must call it."""
+        stopped = NotInitializedError("the operation was under way when its cell was stopped")
+        self.progress.fail_all(stopped)
+        self.in_flight.clear()
+        self.transport.heal()
+
+
+_of_task: ContextVar[Context | None] = ContextVar("ifog_context", default=None)
+_of_process: Context | None = None
+
+
+def current() -> Context:
+    """The context of this rank.
+
+    Raises:
+        NotInitializedError: before ``ifog.init()``.
+    """
+    context = _of_task.get() or _of_process
+    if context is None:
+        raise NotInitializedError(
+            "ifog is not initialised in this process: call ifog.init(), or run the code on the "
+            "ranks in a %%bf cell"
+        )
+    return context
+
+
+def use(context: Context | None) -> None:
+    """Make ``context`` the one of this thread or task."""
+    _of_task.set(context)
+
+
+def is_initialized() -> bool:
+    """Whether this process is a rank."""
+    return (_of_task.get() or _of_process) is not None
+
+
+def init(
+    topology_fn: Callable[[int], nx.DiGraph] | None = None, is_weighted: bool = False
+) -> None:
+    """Make this process a rank; called again, only set the topology anew.
+
+    Under ``mpiexec`` (or as an engine of ``ifog.Cluster``) the rank is the MPI rank; started alone,
+    the process is the only rank. In ``%%bf`` cells this has been done already.
+
+    Args:
+        topology_fn: number of ranks -> graph; by default the exponential graph.
+        is_weighted: whether averaging uses the graph's weights instead of 1/(indegree + 1).
+    """
+    global _of_process
+    if not is_initialized():
+        _of_process = Context(_transport())
+    context = current()
+    make = topology_fn or graphs.exponential
+    context.install(make(context.size), weighted=is_weighted)
+
+
+def _transport() -> Transport:
+    if "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ:
+        from ifog.transport.mpi import MPITransport
+
+        return MPITransport.world()
+    from ifog.transport.local import LocalHub
+
+    return LocalHub(1).transport(0)
+
+
+def shutdown() -> None:
+    """Forget this rank's context; operations then ask for ``init`` again."""
+    global _of_process
+    if _of_task.get() is not None:
+        _of_task.set(None)
+    elif _of_process is not None:
+        _of_process.transport.close()
+        _of_process = None
+
+
+def rank() -> int:
+    """This rank, from 0 to ``size() - 1``."""
+    return current().rank
+
+
+def size() -> int:
+    """The number of ranks."""
+    return current().size
+
+
+def local_rank() -> int:
+    """This rank among the ranks of its machine, from 0."""
+    return current().transport.local_rank
+
+
+def local_size() -> int:
+    """The number of ranks on this machine."""
+    return current().transport.local_size
+
+
+def set_topology(
+    topology: nx.DiGraph | str | None = None, is_weighted: bool = False
+) -> bool:
+    """Mix over ``topology`` from now on; every rank must call it with the same graph.
+
+    Edge (u, v) means that u sends to v, and its ``weight`` is what v applies to u's value.
+
+    Args:
+        topology: a graph over the nodes 0..size-1, the name of one ("ring"), or None for the
+            exponential graph.
+        is_weighted: average with the graph's weights; otherwise every in-neighbour and the rank
+            itself get 1/(indegree + 1).
+
+    Returns:
+        True.
+
+    Raises:
+        ArgumentError: not a directed graph over these ranks.
+        MismatchError: the ranks passed different graphs.
+    """
+    from ifog.ops import agree
+
+    context = current()
+    if topology is None:
+        topology = graphs.exponential(context.size)
+    elif isinstance(topology, str):
+        topology = graphs.named(topology, context.size)
+    graphs.check(topology, context.size)
+    edges = sorted((u, v, float(w)) for u, v, w in topology.edges(data="weight", default=1.0))
+    agree("set_topology", hashlib.sha256(repr((edges, is_weighted)).encode()).digest())
+    context.install(topology, weighted=is_weighted)
+    return True
+
+
+def load_topology() -> nx.DiGraph:
+    """The graph in use: the object that was passed to ``set_topology``."""
+    return current().graph
+
+
+def in_neighbor_ranks() -> list[int]:
+    """The ranks this one receives from, itself excluded, in the graph's own order."""
+    context = current()
+    return [u for u in context.graph.predecessors(context.rank) if u != context.rank]
+
+
+def out_neighbor_ranks() -> list[int]:
+    """The ranks this one sends to, itself excluded, in the graph's own order."""
+    context = current()
+    return [v for v in context.graph.successors(context.rank) if v != context.rank]

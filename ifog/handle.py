@@ -1,0 +1,133 @@
+"""Handles of operations under way, and the loop that moves all of them forward.
+
+An operation is a generator: it yields the ranks it waits for, and returns its result. Waiting for
+one handle advances every handle of this rank, so two ranks may wait for their operations in
+different orders without a deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Generic, TypeVar
+
+from ifog.telemetry import WaitEvent, now
+from ifog.transport.base import Transport
+
+__all__ = ["Handle", "Operation", "Progress"]
+
+T = TypeVar("T")
+Operation = Generator[tuple[int, ...], None, T]
+
+
+class Handle(Generic[T]):
+    """An operation under way; returned by every ``*_nonblocking`` function."""
+
+    def __init__(self, progress: Progress, op: str, name: str, step: int) -> None:
+        self._progress = progress
+        self._steps: Operation[T] | None = None
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self.finished = False
+        self.op = op
+        self.name = name
+        self.step = step
+        self.peers: tuple[int, ...] = ()
+        self.blocked_at: float | None = None
+
+    def begin(self, steps: Operation[T]) -> None:
+        """Enter the operation among those under way and post its first messages."""
+        self._steps = steps
+        self._progress.active[id(self)] = self
+        self.advance()
+
+    def advance(self) -> None:
+        """Move the operation as far as it goes without waiting."""
+        if self._steps is None or self.finished:
+            return
+        try:
+            self.peers = next(self._steps)
+        except StopIteration as stop:
+            self._result = stop.value
+            self._finish()
+        except BaseException as error:
+            self._error = error
+            self._finish()
+            if not isinstance(error, Exception):
+                raise
+
+    def _finish(self) -> None:
+        self.finished = True
+        self._progress.active.pop(id(self), None)
+
+    def fail(self, error: BaseException) -> None:
+        """End the operation with ``error``, whatever it waits for."""
+        if self._steps is not None:
+            self._steps.close()
+        self._error = error
+        self._finish()
+
+    def done(self) -> bool:
+        """Whether the result (or the error) is there; never blocks."""
+        if not self.finished:
+            self._progress.advance()
+        return self.finished
+
+    def wait(self) -> T:
+        """The result, once it is there.
+
+        Raises:
+            MismatchError: the ranks did not call the same thing.
+            PeerFailedError: another rank raised, was interrupted or died meanwhile.
+        """
+        if not self.finished:
+            self._progress.wait(self)
+        if self._error is not None:
+            # Raised anew each time: a second raise must not extend the first one's traceback.
+            raise self._error.with_traceback(None)
+        return self._result  # type: ignore[return-value]
+
+
+class Progress:
+    """All operations under way on one rank."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.active: dict[int, Handle[Any]] = {}
+        self.waiting_for: Handle[Any] | None = None
+
+    def advance(self) -> None:
+        """Move every operation as far as it goes without waiting."""
+        for handle in list(self.active.values()):
+            handle.advance()
+
+    def wait(self, handle: Handle[Any]) -> None:
+        """Return once ``handle`` has finished; a signal handler may raise out of it."""
+        handle.blocked_at = now()
+        self.waiting_for = handle
+        polls = 0
+        try:
+            while True:
+                if len(self.active) == 1:
+                    handle.advance()
+                else:
+                    self.advance()
+                if handle.finished:
+                    return
+                polls += 1
+                self._transport.idle(polls)
+        finally:
+            self.waiting_for = None
+
+    def waiting(self, rank: int) -> WaitEvent | None:
+        """What the rank is blocked in at this moment; safe from any thread."""
+        handle = self.waiting_for
+        if handle is None or handle.blocked_at is None:
+            return None
+        return WaitEvent(
+            rank, now(), handle.op, handle.name, handle.step, handle.peers, handle.blocked_at
+        )
+
+    def fail_all(self, error: BaseException) -> None:
+        """End every operation under way with ``error``."""
+        for handle in list(self.active.values()):
+            handle.fail(error)

@@ -1,0 +1,122 @@
+"""Ranks as threads of one process: the wire of most tests, and of machines without MPI."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from typing import Any
+
+from ifog.errors import PeerFailedError
+from ifog.transport.base import Bytes
+
+__all__ = ["LocalHub", "LocalTransport"]
+
+_SPINS = 3
+_SLICE = 0.05  # seconds; bounds how late an interrupt of the main thread is served
+
+
+class LocalHub:
+    """The mailboxes that the ranks of one process share."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.boxes: dict[tuple[int, int, int], deque[Bytes]] = defaultdict(deque)
+        self.arrived = [threading.Event() for _ in range(size)]
+        self.failure: tuple[int, str] | None = None
+        self._lock = threading.Lock()
+        self._healing = threading.Barrier(size)
+
+    def transport(self, rank: int) -> LocalTransport:
+        """The view of ``rank``."""
+        return LocalTransport(self, rank)
+
+    def abort(self, rank: int, cause: str) -> None:
+        """Record the first failure and wake everybody."""
+        with self._lock:
+            if self.failure is None:
+                self.failure = (rank, cause)
+        for event in self.arrived:
+            event.set()
+
+    def heal(self, timeout: float = 30.0) -> None:
+        """Empty the mailboxes once every rank is here."""
+        if self._healing.wait(timeout) == 0:
+            self.boxes.clear()
+            self.failure = None
+        self._healing.wait(timeout)
+
+
+class _Sent:
+    def test(self) -> bool:
+        return True
+
+
+class _Receive:
+    def __init__(self, transport: LocalTransport, out: Bytes, key: tuple[int, int, int]) -> None:
+        self._transport = transport
+        self._out = out
+        self._key = key
+        self._done = False
+
+    def test(self) -> bool:
+        if self._done:
+            return True
+        box = self._transport.hub.boxes[self._key]
+        if not box:
+            self._transport.check()
+            return False
+        data = box.popleft()
+        self._out[: data.size] = data
+        self._done = True
+        return True
+
+
+class LocalTransport:
+    """A rank that is a thread. Sends copy their bytes and complete at once."""
+
+    def __init__(self, hub: LocalHub, rank: int) -> None:
+        self.hub = hub
+        self.rank = rank
+        self.size = hub.size
+        self.local_rank = rank
+        self.local_size = hub.size
+
+    def check(self) -> None:
+        """Raise when any rank has aborted."""
+        if self.hub.failure is not None:
+            rank, cause = self.hub.failure
+            raise PeerFailedError(f"rank {rank} stopped: {cause}", rank, cause)
+
+    def isend(self, data: Bytes, destination: int, tag: int) -> _Sent:
+        """Put a copy of ``data`` in the destination's mailbox."""
+        self.check()
+        self.hub.boxes[destination, self.rank, tag].append(data.copy())
+        self.hub.arrived[destination].set()
+        return _Sent()
+
+    def irecv(self, out: Bytes, source: int, tag: int) -> _Receive:
+        """Wait for the next message of ``source`` with this tag."""
+        self.check()
+        return _Receive(self, out, (self.rank, source, tag))
+
+    def idle(self, polls: int) -> None:
+        """Sleep until something arrives."""
+        if polls > _SPINS:
+            arrived = self.hub.arrived[self.rank]
+            arrived.wait(_SLICE)
+            arrived.clear()
+
+    def abort(self, cause: str) -> None:
+        """Stop every rank."""
+        self.hub.abort(self.rank, cause)
+
+    def heal(self) -> None:
+        """Empty all mailboxes; every rank must call it."""
+        self.hub.heal()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a status page says about this wire."""
+        return {"transport": "threads"}

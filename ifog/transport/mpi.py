@@ -1,0 +1,233 @@
+"""Ranks as MPI processes, through mpi4py, on a communicator that can be revoked and rebuilt.
+
+Operations travel on one duplicate of the world. A rank that fails tells the others why on a second
+one and then revokes the first (MPI's user-level failure mitigation), which makes every pending
+request on every rank return an error; ``heal`` shrinks the revoked communicator to a fresh one.
+All waiting is done by ``Test`` from Python, never inside MPI, so that signals are served.
+
+Where MPI was started without fault tolerance, revoking reaches only the own process; waiting ranks
+therefore also look for the message on the second communicator.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from ifog.errors import IfogError, PeerFailedError, TransportError
+from ifog.transport.base import Bytes
+
+__all__ = ["MPITransport"]
+
+_SPINS = 5
+_YIELDS = 55
+_CAUSE_TAG = 1
+_CAUSE_BYTES = 2048
+_CAUSE_WAIT = 0.5  # seconds a rank looks for the reason after its communicator was revoked
+_LOOK_EVERY = 64  # idle sleeps between two looks for an abort message
+_give_way = getattr(os, "sched_yield", lambda: time.sleep(0))
+
+
+class _Request:
+    __slots__ = ("_buffer", "_request", "_transport")
+
+    def __init__(self, transport: MPITransport, request: MPI.Request, buffer: Bytes) -> None:
+        self._transport = transport
+        self._request = request
+        self._buffer = buffer
+        transport.pending[id(self)] = self
+
+    def test(self) -> bool:
+        try:
+            if not self._request.Test():
+                return False
+        except MPI.Exception as error:
+            self._transport.pending.pop(id(self), None)
+            raise self._transport.failure(error) from None
+        self._transport.pending.pop(id(self), None)
+        return True
+
+    def drained(self) -> bool:
+        try:
+            return bool(self._request.Test())
+        except MPI.Exception:
+            return True
+
+
+class MPITransport:
+    """A rank that is a process of an MPI job."""
+
+    def __init__(self, world: MPI.Intracomm) -> None:
+        self._world = world
+        self._comm = self._duplicate(world)
+        self._control = self._duplicate(world)
+        # A communicator must not be revoked while another rank is still inside its constructor.
+        world.Barrier()
+        self.rank: int = world.Get_rank()
+        self.size: int = world.Get_size()
+        node = world.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
+        self.local_rank: int = node.Get_rank()
+        self.local_size: int = node.Get_size()
+        node.Free()
+        self.pending: dict[int, _Request] = {}
+        self._epoch = 0
+        self._failed: tuple[int | None, str] | None = None
+        self._told: list[MPI.Request] = []
+
+    @classmethod
+    def world(cls) -> MPITransport:
+        """The transport over all ranks of this MPI job."""
+        return cls(MPI.COMM_WORLD)
+
+    @staticmethod
+    def _duplicate(comm: MPI.Intracomm) -> MPI.Intracomm:
+        duplicate = comm.Dup()
+        duplicate.Set_errhandler(MPI.ERRORS_RETURN)
+        return duplicate
+
+    def isend(self, data: Bytes, destination: int, tag: int) -> _Request:
+        """Start sending ``data``."""
+        self._check()
+        try:
+            request = self._comm.Isend([data, MPI.BYTE], destination, tag)
+        except MPI.Exception as error:
+            raise self.failure(error) from None
+        return _Request(self, request, data)
+
+    def irecv(self, out: Bytes, source: int, tag: int) -> _Request:
+        """Start receiving into ``out``."""
+        self._check()
+        try:
+            request = self._comm.Irecv([out, MPI.BYTE], source, tag)
+        except MPI.Exception as error:
+            raise self.failure(error) from None
+        return _Request(self, request, out)
+
+    def idle(self, polls: int) -> None:
+        """Spin, then yield, then sleep 50 microseconds to a millisecond."""
+        if polls <= _SPINS:
+            return
+        if polls <= _YIELDS:
+            _give_way()
+            return
+        time.sleep(min(50e-6 * (1 + (polls - _YIELDS) // 20), 1e-3))
+        if polls % _LOOK_EVERY == 0 and self._heard() is not None:
+            self._check()
+
+    def abort(self, cause: str) -> None:
+        """Tell the others why, then revoke the communicator they wait on."""
+        if self._failed is None:
+            self._failed = (self.rank, cause)
+            message = json.dumps([self._epoch, self.rank, cause[: _CAUSE_BYTES // 8]]).encode()
+            data = np.frombuffer(message, np.uint8)
+            for peer in range(self.size):
+                if peer != self.rank:
+                    self._tell(data, peer)
+        self._revoke()
+
+    def _tell(self, data: Bytes, peer: int) -> None:
+        try:
+            self._told.append(self._control.Isend([data, MPI.BYTE], peer, _CAUSE_TAG))
+        except MPI.Exception:
+            return  # the peer is dead: there is nobody to tell
+
+    def _revoke(self) -> None:
+        try:
+            self._comm.Revoke()
+        except (MPI.Exception, NotImplementedError):
+            return  # without fault tolerance the message alone must do
+
+    def _heard(self) -> tuple[int | None, str] | None:
+        """The reason another rank gave in this epoch, if a message is here."""
+        status = MPI.Status()
+        try:
+            while self._failed is None and self._control.Iprobe(
+                MPI.ANY_SOURCE, _CAUSE_TAG, status
+            ):
+                data = np.empty(status.Get_count(MPI.BYTE), np.uint8)
+                self._control.Recv([data, MPI.BYTE], status.Get_source(), _CAUSE_TAG)
+                epoch, rank, cause = json.loads(data.tobytes())
+                if epoch == self._epoch:
+                    self._failed = (rank, cause)
+        except MPI.Exception:
+            return self._failed  # probing any source fails while a dead rank is not acknowledged
+        return self._failed
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise self._peer_failed()
+
+    def _peer_failed(self) -> PeerFailedError:
+        rank, cause = self._failed or (None, "the communicator was revoked")
+        who = "the cell" if rank is None else f"rank {rank}"
+        return PeerFailedError(f"{who} stopped: {cause}", rank, cause)
+
+    def failure(self, error: MPI.Exception) -> IfogError:
+        """The error to raise for what MPI reported: whose fault it is, if anybody knows."""
+        fault_classes = {
+            getattr(MPI, name, None)
+            for name in ("ERR_REVOKED", "ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING")
+        }
+        if error.Get_error_class() not in fault_classes:
+            return TransportError(f"MPI: {error.Get_error_string()}")
+        deadline = time.monotonic() + _CAUSE_WAIT
+        while self._heard() is None and time.monotonic() < deadline:
+            dead = self._dead_ranks()
+            if dead:
+                self._failed = (dead[0], "its process died")
+                self._revoke()  # a rank that leaves without revoking strands those waiting for it
+                break
+            time.sleep(1e-3)
+        return self._peer_failed()
+
+    def _dead_ranks(self) -> list[int]:
+        try:
+            group = self._comm.Get_failed()
+        except (MPI.Exception, NotImplementedError, AttributeError):
+            return []
+        return list(group.Translate_ranks(None, self._comm.Get_group())) if group.size else []
+
+    def heal(self) -> None:
+        """Replace the revoked communicator by a fresh one of the same ranks; collective.
+
+        Raises:
+            PeerFailedError: a rank is dead, so the same ranks cannot be had again.
+        """
+        self._revoke()
+        deadline = time.monotonic() + _CAUSE_WAIT
+        while self.pending and time.monotonic() < deadline:
+            for key, request in list(self.pending.items()):
+                if request.drained():
+                    del self.pending[key]
+        self.pending.clear()
+        try:
+            fresh = self._comm.Shrink()
+        except NotImplementedError:
+            fresh = self._world.Dup()
+        fresh.Set_errhandler(MPI.ERRORS_RETURN)
+        if fresh.Get_size() != self.size:
+            dead = self._dead_ranks()
+            raise PeerFailedError(
+                f"ranks {dead} are dead; restart the cluster with %bf restart",
+                dead[0] if dead else None,
+                "its process died",
+            )
+        fresh.Barrier()
+        self._heard()  # late messages of the old epoch end here
+        self._comm = fresh
+        self._epoch += 1
+        self._failed = None
+        self._told.clear()
+
+    def close(self) -> None:
+        """Leave the communicators to the end of the process: freeing is collective."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a status page says about this wire."""
+        library = MPI.Get_library_version().split(",")[0].strip()
+        return {"transport": "mpi", "library": library, "epoch": self._epoch}

@@ -1,0 +1,101 @@
+"""Glances at watched tensors: a norm and a few entries, taken at rounds all ranks agree on.
+
+The consensus error needs every rank's value of the *same* round, but fast loops must not pay for a
+glance each time. So a glance is taken at rounds divisible by a stride that is a power of two and
+follows the speed: whatever strides the ranks choose by themselves, they share the rounds of the
+largest one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ifog.telemetry import WatchEvent, now
+
+if TYPE_CHECKING:
+    from ifog.context import Context
+
+__all__ = ["SAMPLE", "Watcher"]
+
+SAMPLE = 64  # entries of a glance
+_DENSE = 256  # rounds of which each is looked at
+_BATCH = 64  # glances between two decisions about the stride
+_FASTEST, _SLOWEST = 80.0, 20.0  # glances per second kept between
+
+
+class _Stride:
+    __slots__ = ("_since", "_taken", "value")
+
+    def __init__(self) -> None:
+        self.value = 1
+        self._taken = 0
+        self._since = now()
+
+    def due(self, step: int) -> bool:
+        return step < _DENSE or step % self.value == 0
+
+    def taken(self) -> None:
+        self._taken += 1
+        if self._taken % _BATCH == 0:
+            t = now()
+            rate = _BATCH / max(t - self._since, 1e-9)
+            self._since = t
+            if rate > _FASTEST:
+                self.value *= 2
+            elif rate < _SLOWEST and self.value > 1:
+                self.value //= 2
+
+
+class Watcher:
+    """The glances of one rank."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._strides: dict[str, _Stride] = {}
+        self._indices: dict[tuple[int, str], torch.Tensor] = {}
+        self._skipped: dict[str, tuple[int, torch.Tensor]] = {}
+
+    def clear(self) -> None:
+        """Forget what was watched; a new cell counts its rounds from 0."""
+        self._strides.clear()
+        self._skipped.clear()
+
+    def look(self, x: torch.Tensor, name: str, step: int) -> None:
+        """Emit a glance at ``x`` after ``step`` rounds, unless this round is passed over."""
+        if self._context.sink is None:
+            return
+        stride = self._strides.get(name)
+        if stride is None:
+            stride = self._strides[name] = _Stride()
+        if not stride.due(step):
+            self._skipped[name] = (step, x)
+            return
+        self._skipped.pop(name, None)
+        stride.taken()
+        self._emit(x, name, step)
+
+    def flush(self) -> None:
+        """Emit the last round of every tensor whose last round was passed over."""
+        for name, (step, x) in self._skipped.items():
+            self._emit(x, name, step)
+        self._skipped.clear()
+
+    def _emit(self, x: torch.Tensor, name: str, step: int) -> None:
+        if not x.is_floating_point() or x.numel() == 0:
+            return
+        flat = x.detach().reshape(-1)
+        index = self._index(flat.numel(), flat.device)
+        sample = tuple(flat.take(index).tolist())
+        norm = float(torch.linalg.vector_norm(flat))
+        eps = torch.finfo(x.dtype).eps
+        rank = self._context.rank
+        self._context.emit(WatchEvent(rank, now(), name, step, flat.numel(), norm, eps, sample))
+
+    def _index(self, numel: int, device: torch.device) -> torch.Tensor:
+        key = (numel, str(device))
+        if key not in self._indices:
+            count = min(SAMPLE, numel)
+            self._indices[key] = torch.arange(count, device=device) * numel // count
+        return self._indices[key]
