@@ -1,0 +1,321 @@
+"""From glances at watched tensors to the consensus error over rounds, beside its prediction.
+
+Ranks may look at different rounds; only rounds that every rank of the cell reported count. A cell
+whose tensors start where the last cell left them goes on with its curve; any other cell that
+watches something starts a new run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ifog.folds import Gather, Ranks, is_mixing, track
+from ifog.numbers import number, percent
+from ifog.spectrum import POINTS, Prediction, contraction_rate
+from ifog.telemetry import CellStart, Event, OpEvent, WatchEvent
+
+__all__ = ["Consensus", "Curve", "Glance", "Watched", "fold_consensus", "view_consensus"]
+
+_SHOWN = 4  # curves drawn at most
+_MAIN, _THIN = 400, 160  # points sent to the browser of a main and of a rank's curve
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_LINES = 16  # ranks drawn one by one; beyond, a band and the median
+
+
+class Glance(NamedTuple):
+    """All ranks' samples of one tensor after the same round.
+
+    ``distances`` [ranks] are to the mean and for the whole tensor, as estimated from the samples.
+    """
+
+    name: str
+    step: int
+    samples: np.ndarray  # [ranks, entries]
+    distances: np.ndarray  # [ranks]
+    grow: float  # samples to whole tensor, of a 2-norm
+    eps: float
+
+
+class Watched:
+    """Joins the ranks' glances of one cell; ``first`` is the name seen first."""
+
+    def __init__(self) -> None:
+        self._gather: Gather[WatchEvent] = Gather()
+        self.first: str | None = None
+        self.members: tuple[int, ...] = ()
+
+    def clear(self) -> None:
+        """Begin a new cell."""
+        self._gather.clear()
+        self.first = None
+
+    def put(self, event: WatchEvent, members: tuple[int, ...]) -> Glance | None:
+        """Add a glance; the joint one if it was the last of this round."""
+        self.first = self.first or event.name
+        found = self._gather.put(event.name, event.step, event.rank, event, len(members))
+        if found is None or len({len(glance.sample) for glance in found.values()}) > 1:
+            return None
+        self.members = tuple(sorted(found))
+        samples = np.array([found[rank].sample for rank in self.members], dtype=np.float64)
+        grow = math.sqrt(event.numel / max(samples.shape[1], 1))
+        with np.errstate(all="ignore"):
+            distances = grow * np.linalg.norm(samples - samples.mean(axis=0), axis=1)
+        return Glance(event.name, event.step, samples, distances, grow, event.eps)
+
+
+@dataclass
+class Curve:
+    """One tensor's errors; ``scale`` is the size of the stacked tensor at the start."""
+
+    name: str
+    mean: np.ndarray
+    scale: float
+    rounding: float
+    size: float
+    rounds: list[int] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    distances: list[np.ndarray] = field(default_factory=list)
+    drifts: list[float] = field(default_factory=list)
+    last: np.ndarray | None = None
+
+    def add(self, offset: int, glance: Glance) -> None:
+        """Append a round; every second point is dropped when there are too many."""
+        with np.errstate(all="ignore"):
+            drift = float(np.linalg.norm(glance.samples.mean(axis=0) - self.mean)) / self.size
+            error = float(np.linalg.norm(glance.distances))
+        self.rounds.append(offset + glance.step)
+        self.errors.append(error)
+        self.distances.append(glance.distances)
+        self.drifts.append(drift)
+        self.last = glance.samples
+        if len(self.rounds) > POINTS:
+            columns: tuple[list[Any], ...]
+            columns = (self.rounds, self.errors, self.distances, self.drifts)
+            for values in columns:
+                del values[1:-1:2]
+
+
+def _curve(glance: Glance) -> Curve:
+    mean = glance.samples.mean(axis=0)
+    norms = np.linalg.norm(glance.samples, axis=1)
+    scale = float(glance.grow * np.linalg.norm(norms))
+    rounding = 1e-15 if glance.eps < 1e-12 else 1e-7 if glance.eps < 1e-5 else glance.eps
+    size = max(float(np.linalg.norm(mean)), 0.01 * float(norms.max(initial=0.0)), 1e-300)
+    return Curve(glance.name, mean, scale or 1.0, rounding, size)
+
+
+@dataclass
+class Consensus:
+    """A run: the curves by name, and the prediction by name of the mixed tensor."""
+
+    ranks: Ranks = field(default_factory=Ranks)
+    watched: Watched = field(default_factory=Watched)
+    gather: Gather[OpEvent] = field(default_factory=Gather)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    members: tuple[int, ...] = ()
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    early: list[tuple[str, int, Any]] = field(default_factory=list)
+    offset: int = 0
+    decided: bool = True  # whether this cell is known to go on or to start anew
+
+
+def fold_consensus(state: Consensus, events: Iterable[Event]) -> Consensus:
+    """Follow watched tensors and the matrices that mixed them."""
+    for event in events:
+        seq = state.ranks.seq
+        if not track(state.ranks, event):
+            continue
+        if isinstance(event, CellStart):
+            if state.ranks.seq != seq:
+                state.gather.clear()
+                state.watched.clear()
+                state.early.clear()
+                state.decided = False
+        elif isinstance(event, WatchEvent):
+            glance = state.watched.put(event, state.ranks.members)
+            if glance is not None:
+                _glance(state, glance)
+        elif isinstance(event, OpEvent) and is_mixing(event.op) and event.weights:
+            _mix(state, event)
+    return state
+
+
+def _mix(state: Consensus, event: OpEvent) -> None:
+    members = state.ranks.members
+    ops = state.gather.put((event.op, event.name), event.step, event.rank, event, len(members))
+    if ops is None:
+        return
+    plan = tuple((ops[rank].src, ops[rank].weights) for rank in members)
+    if state.decided:
+        _follow(state, event.name, event.step, plan)
+    elif len(state.early) < 4 * POINTS:
+        state.early.append((event.name, event.step, plan))
+
+
+def _follow(state: Consensus, name: str, step: int, plan: Any) -> None:
+    prediction = state.predictions.setdefault(name, Prediction())
+    prediction.follow(state.offset + step, plan, state.ranks.members)
+
+
+def _glance(state: Consensus, glance: Glance) -> None:
+    if not state.decided:
+        _decide(state, glance)
+    curve = state.curves.get(glance.name)
+    if curve is None:
+        curve = state.curves[glance.name] = _curve(glance)
+    if not curve.rounds or state.offset + glance.step > curve.rounds[-1]:
+        curve.add(state.offset, glance)
+
+
+def _decide(state: Consensus, glance: Glance) -> None:
+    """The first glance of a cell: does it begin where the last cell ended?"""
+    curve = state.curves.get(glance.name)
+    before = curve.last if curve and state.members == state.watched.members else None
+    if (
+        curve is not None
+        and before is not None
+        and glance.step == 0
+        and before.shape == glance.samples.shape
+        and np.linalg.norm(before - glance.samples) <= 1e-9 * np.linalg.norm(before)
+    ):
+        state.offset = curve.rounds[-1]
+    else:
+        state.curves.clear()
+        state.predictions.clear()
+        state.offset = 0
+    state.members = state.watched.members
+    state.decided = True
+    for name, step, plan in state.early:
+        _follow(state, name, step, plan)
+    state.early.clear()
+
+
+def _prediction(state: Consensus, name: str) -> Prediction | None:
+    """The prediction for a tensor: of its own name, or the only one there is."""
+    prediction = state.predictions.get(name)
+    if prediction is None and len(state.predictions) == 1:
+        prediction = next(iter(state.predictions.values()))
+    return prediction if prediction is not None and prediction.done else None
+
+
+def _is_pure(curve: Curve, prediction: Prediction) -> bool:
+    """Whether the errors stay below what mixing alone allows, as they do without gradients."""
+    slack = 1.5 if prediction.normal or not prediction.constant else 100.0
+    floor = 100 * curve.rounding * curve.scale
+    bounds = np.interp(curve.rounds, prediction.rounds, prediction.factors) * curve.errors[0]
+    errors = np.array(curve.errors)
+    return bool(np.all(~(errors > slack * bounds + floor) | (np.array(curve.rounds) == 0)))
+
+
+def _log(values: Sequence[float] | np.ndarray) -> list[float | None]:
+    """Decimal logarithms for the browser; -400 stands for an exact zero, None for no number."""
+    logs: list[float | None] = []
+    for value in values:
+        if not math.isfinite(value):
+            logs.append(None)
+        else:
+            logs.append(round(math.log10(value), 4) if value > 0 else -400.0)
+    return logs
+
+
+def _pick(length: int, most: int) -> np.ndarray:
+    if length <= most:
+        return np.arange(length)
+    return np.unique(np.linspace(0, length - 1, most).round().astype(int))
+
+
+def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG001 - a view's form
+    """Curves as decimal logarithms over rounds, with the key figure and the mean's drift."""
+    curves = [curve for curve in state.curves.values() if curve.rounds]
+    if not curves:
+        return {"n": state.ranks.n, "empty": True, "say": "Nothing watched."}
+    main = curves[0]
+    prediction = _prediction(state, main.name)
+    pure = prediction is not None and not prediction.broken and _is_pure(main, prediction)
+    floor = main.rounding * main.scale
+    moved = main.drifts[-1] > 100 * main.rounding
+    key, short = _key(main, prediction, pure, floor)
+    drift = number(main.drifts[-1], 2)
+    mean = f"the mean moved by {_share(main.drifts[-1])}" if moved else "mean kept"
+    top = round(math.log10(floor))
+    view = {
+        "n": state.ranks.n,
+        "empty": False,
+        "ranks": list(state.members),
+        "curves": [_line(curve) for curve in curves[:_SHOWN]],
+        "more": [curve.name for curve in curves[_SHOWN:]],
+        "key": mean if moved else key,
+        "alarm": moved,
+        "hint": key,
+        "round": main.rounds[-1],
+        "band": [top - 2, top],
+        "drift": {"text": drift, "moved": moved, "rounding": round(math.log10(main.rounding))},
+        "prediction": _predicted(main, prediction) if pure and prediction else None,
+        "say": f"Error {number(main.errors[-1])} after {main.rounds[-1]} rounds, {short}; {mean}.",
+    }
+    return view | _spread(main)
+
+
+def _share(drift: float) -> str:
+    return percent(drift) if drift >= 0.1 else f"{number(100 * drift, 2)}\N{NO-BREAK SPACE}%"
+
+
+def _line(curve: Curve) -> dict[str, Any]:
+    pick = _pick(len(curve.rounds), _MAIN)
+    return {
+        "name": curve.name,
+        "value": number(curve.errors[-1]),
+        "rounds": [curve.rounds[i] for i in pick],
+        "errors": _log([curve.errors[i] for i in pick]),
+        "drifts": _log([curve.drifts[i] for i in pick]),
+    }
+
+
+def _spread(curve: Curve) -> dict[str, Any]:
+    """All ranks' distances, one line each or as a band, with their own rounds."""
+    pick = _pick(len(curve.rounds), _THIN)
+    table = np.array([curve.distances[i] for i in pick])  # [rounds, ranks]
+    rounds = [curve.rounds[i] for i in pick]
+    if table.shape[1] <= _LINES:
+        return {"at": rounds, "lines": [_log(row) for row in table.T], "spread": None}
+    edges = (table.min(axis=1), np.median(table, axis=1), table.max(axis=1))
+    return {"at": rounds, "lines": [], "spread": [_log(edge) for edge in edges]}
+
+
+def _predicted(curve: Curve, prediction: Prediction) -> dict[str, Any]:
+    known = [i for i, k in enumerate(prediction.rounds) if k <= curve.rounds[-1]]
+    pick = [known[i] for i in _pick(len(known), _THIN)]
+    values = [curve.errors[0] * prediction.factors[i] for i in pick]
+    return {"rounds": [prediction.rounds[i] for i in pick], "errors": _log(values)}
+
+
+def _key(curve: Curve, prediction: Prediction | None, pure: bool, floor: float) -> tuple[str, str]:
+    """The key figure, and the same for the sentence."""
+    measured = contraction_rate(curve.rounds, curve.errors, 10 * floor)
+    factor = "" if measured is None else f"{_TIMES} {_rate(measured)}"
+    short = "" if measured is None else f"factor {_rate(measured)}"
+    if prediction is None or prediction.broken:
+        return f"{factor} per round" if factor else "", short or "no prediction"
+    if pure and prediction.exact_after is not None:
+        rounds = prediction.exact_after
+        text = f"exact after {rounds} round{'s' if rounds > 1 else ''}"
+        return text, text
+    if prediction.rate is not None:
+        expected = prediction.rate
+    else:
+        bounds = [curve.errors[0] * f for f in prediction.factors]
+        expected = contraction_rate(prediction.rounds, bounds, 10 * floor) or 0.0
+    words = f"predicted {_rate(expected)}" if pure else f"mixing alone {_rate(expected)}"
+    if not factor:
+        return words, words
+    return (f"{factor}, {words}" if pure else f"{factor} per round; {words}"), f"{short}, {words}"
+
+
+def _rate(value: float) -> str:
+    """A factor near 1 with three digits after the point: ``0.500``, ``0.995``."""
+    return number(value) if value < 1e-3 else f"{value:.3f}"

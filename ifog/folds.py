@@ -1,0 +1,361 @@
+"""From events to what the panels show: what every rank does, and where the time goes.
+
+A fold takes the state so far and a few events and returns the state after them; a view turns a
+state and the time of day into the JSON a panel draws. Neither reads a clock nor touches a widget,
+and how the events are cut into batches does not matter, so a live run, a file and a test are the
+same thing. A fold owns the state it is given and may update it in place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from ifog.numbers import count, number, percent, size
+from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, OpEvent, WaitEvent
+
+__all__ = [
+    "Gather",
+    "Ranks",
+    "Status",
+    "Throughput",
+    "fold_status",
+    "fold_throughput",
+    "is_mixing",
+    "listing",
+    "rank_state",
+    "track",
+    "view_status",
+    "view_throughput",
+]
+
+STALL = 1.0  # seconds a wait may take before it is called a stall
+_MEMORY = 0.5  # seconds over which "what a rank mostly does" is averaged
+_WINDOW = 2.0  # seconds over which rates are averaged
+_PENDING = 4096  # unfinished steps kept of one name
+
+T = TypeVar("T")
+
+
+def is_mixing(op: str) -> bool:
+    """Whether an operation is a round: an average over neighbours, not a collective."""
+    return op.startswith(("neighbor_", "hierarchical_", "pair_"))
+
+
+def listing(ranks: Sequence[int], most: int = 4) -> str:
+    """A few ranks in words: ``2 and 4``, ``0, 1, 2, 3 and 9 more``."""
+    if len(ranks) > most:
+        return f"{', '.join(map(str, ranks[:most]))} and {len(ranks) - most} more"
+    *head, last = map(str, ranks)
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+class Gather(Generic[T]):
+    """Collects one item a rank under (key, step) until every rank of the cell has given its own.
+
+    Every rank reports its steps in order, so a complete step ends the wait for all earlier ones.
+    """
+
+    def __init__(self) -> None:
+        self._pending: dict[Any, dict[int, dict[int, T]]] = {}
+
+    def clear(self) -> None:
+        """Forget what has been collected."""
+        self._pending.clear()
+
+    def put(self, key: Any, step: int, rank: int, item: T, ranks: int) -> dict[int, T] | None:
+        """Add an item; the items by rank if it was the last of ``ranks``."""
+        steps = self._pending.setdefault(key, {})
+        items = steps.setdefault(step, {})
+        items[rank] = item
+        if len(items) < ranks:
+            if len(steps) > _PENDING:
+                del steps[next(iter(steps))]
+            return None
+        for earlier in [s for s in steps if s <= step]:
+            del steps[earlier]
+        return items
+
+
+@dataclass
+class Ranks:
+    """What each rank does in the newest cell.
+
+    ``shares`` are the parts of the last half second spent computing, transferring and waiting,
+    ``busy_until`` when the rank's last operation ended.
+    """
+
+    n: int = 0
+    seq: int | None = None
+    members: tuple[int, ...] = ()
+    started: float = math.inf
+    last: float = 0.0
+    lost: int = 0
+    cell: dict[int, int] = field(default_factory=dict)
+    rounds: dict[int, int] = field(default_factory=dict)
+    busy_until: dict[int, float] = field(default_factory=dict)
+    shares: dict[int, tuple[float, float, float]] = field(default_factory=dict)
+    waits: dict[int, WaitEvent] = field(default_factory=dict)
+    ended: dict[int, str] = field(default_factory=dict)
+    blamed: set[int] = field(default_factory=set)
+
+    @property
+    def live(self) -> bool:
+        """Whether a rank is still at work on the cell."""
+        return any(rank not in self.ended and rank not in self.blamed for rank in self.members)
+
+    def clock(self, now: float) -> float:
+        """The time up to which the rates count: news travels a while, silence counts."""
+        return now if self.live and now - self.last > _MEMORY else self.last
+
+    @property
+    def round(self) -> int:
+        """Rounds finished by the slowest rank of the cell."""
+        return min((self.rounds.get(rank, 0) for rank in self.members), default=0)
+
+
+def _is_newer(ranks: Ranks, event: CellStart) -> bool:
+    if ranks.seq is None or event.seq > ranks.seq:
+        return True
+    return event.seq < ranks.seq and not ranks.live and event.t > ranks.last  # a new cluster
+
+
+def _start(ranks: Ranks, event: CellStart) -> None:
+    if _is_newer(ranks, event):
+        ranks.seq, ranks.members, ranks.started = event.seq, event.ranks, event.t
+        ranks.last = event.t
+        tables: tuple[dict[int, Any], ...]
+        tables = (ranks.rounds, ranks.busy_until, ranks.shares, ranks.waits, ranks.ended)
+        for table in tables:
+            table.clear()
+        ranks.blamed.clear()
+    ranks.n = max(ranks.n, event.n)
+    ranks.started = min(ranks.started, event.t)
+    ranks.cell[event.rank] = event.seq
+    ranks.busy_until[event.rank] = event.t
+
+
+def _end(ranks: Ranks, event: CellEnd) -> None:
+    error = event.error or {}
+    peer = error.get("peer")
+    raised = event.status == "error" and peer is None
+    ranks.ended[event.rank] = "dead" if raised else "finished"
+    ranks.blamed.discard(event.rank)
+    if peer is not None and peer not in ranks.ended:
+        ranks.blamed.add(peer)
+    ranks.rounds[event.rank] = max(ranks.rounds.get(event.rank, 0), event.rounds)
+    ranks.lost += event.lost
+    ranks.waits.pop(event.rank, None)
+
+
+def _operate(ranks: Ranks, event: OpEvent) -> None:
+    rank = event.rank
+    since = ranks.busy_until.get(rank, event.t0)
+    compute = max(event.t0 - since, 0.0)
+    wait = min(event.wait, max(event.t1 - max(event.t0, since), 0.0))
+    total = max(event.t1 - min(event.t0, since), 1e-9)
+    keep = math.exp(-total / _MEMORY)
+    new = (1.0 - keep) / total
+    a, b, c = ranks.shares.get(rank, (1.0, 0.0, 0.0))
+    spent = compute * new, (total - compute - wait) * new, wait * new
+    ranks.shares[rank] = a * keep + spent[0], b * keep + spent[1], c * keep + spent[2]
+    ranks.busy_until[rank] = max(since, event.t1)
+    ranks.waits.pop(rank, None)
+    if is_mixing(event.op) and event.step >= ranks.rounds.get(rank, 0):
+        ranks.rounds[rank] = event.step + 1
+
+
+def track(ranks: Ranks, event: Event) -> bool:
+    """Follow one event; whether it belongs to the newest cell."""
+    if isinstance(event, GraphEvent):
+        ranks.n = max(ranks.n, event.n)
+        return True
+    if isinstance(event, CellStart):
+        _start(ranks, event)
+    elif ranks.cell.setdefault(event.rank, ranks.seq or 0) != (ranks.seq or 0):
+        return False
+    if event.rank not in ranks.members:  # the log's beginning was lost, or an older cell goes on
+        if ranks.cell[event.rank] != (ranks.seq or 0):
+            return False
+        ranks.members = tuple(sorted({*ranks.members, event.rank}))
+        ranks.n = max(ranks.n, event.rank + 1)
+    if isinstance(event, OpEvent):
+        _operate(ranks, event)
+        ranks.last = max(ranks.last, event.t1)
+        return True
+    ranks.last = max(ranks.last, event.t)
+    if isinstance(event, CellEnd):
+        _end(ranks, event)
+    elif isinstance(event, WaitEvent) and event.since >= ranks.busy_until.get(event.rank, 0.0):
+        ranks.waits[event.rank] = event
+    return True
+
+
+def rank_state(ranks: Ranks, rank: int, now: float) -> str:
+    """computing, transferring, waiting, stalled, dead, finished, or absent from the cell."""
+    if rank not in ranks.members:
+        return "absent"
+    if rank in ranks.blamed:
+        return "dead"
+    if rank in ranks.ended:
+        return ranks.ended[rank]
+    wait = ranks.waits.get(rank)
+    if wait is not None:
+        return "stalled" if max(now, wait.t) - wait.since > STALL else "waiting"
+    if rank not in ranks.shares or now - ranks.busy_until.get(rank, now) > _MEMORY:
+        return "computing"
+    shares = ranks.shares[rank]
+    return ("computing", "transferring", "waiting")[shares.index(max(shares))]
+
+
+def _states(ranks: Ranks, now: float) -> list[str]:
+    return [rank_state(ranks, rank, now) for rank in range(ranks.n)]
+
+
+@dataclass
+class Status:
+    """The line above the panels."""
+
+    ranks: Ranks = field(default_factory=Ranks)
+    label: str = ""
+    events: int = 0
+
+
+def fold_status(state: Status, events: Iterable[Event]) -> Status:
+    """Follow cells, ranks and the name of the graph."""
+    for event in events:
+        track(state.ranks, event)
+        state.events += 1
+        if isinstance(event, GraphEvent):
+            state.label = event.label
+    return state
+
+
+def view_status(state: Status, now: float) -> dict[str, Any]:
+    """Run, graph, rank states, round, seconds, and what was lost."""
+    ranks = state.ranks
+    pill = "idle" if ranks.seq is None else "live" if ranks.live else "ended"
+    elapsed = max((now if ranks.live else ranks.last) - ranks.started, 0.0) if ranks.members else 0
+    states = _states(ranks, now)
+    share = ranks.lost / max(state.events + ranks.lost, 1)
+    lost = f"{count(ranks.lost)} events lost, {number(100 * share, 1)}\N{NO-BREAK SPACE}%"
+    stuck = [r for r, s in enumerate(states) if s in ("waiting", "stalled")]
+    say = f"{ranks.n} ranks, {pill}, round {ranks.round}"
+    return {
+        "n": ranks.n,
+        "cell": ranks.seq,
+        "label": state.label,
+        "states": states,
+        "round": ranks.round,
+        "elapsed": round(elapsed, 3),
+        "pill": pill,
+        "lost": lost if ranks.lost else "",
+        "say": f"{say}; {listing(stuck)} wait." if stuck else f"{say}.",
+    }
+
+
+@dataclass
+class Throughput:
+    """Seconds, bytes and rounds of each rank: in total, and in quarter seconds for the rates.
+
+    Columns of the sums: compute, transfer, wait, bytes, rounds.
+    """
+
+    ranks: Ranks = field(default_factory=Ranks)
+    total: dict[int, list[float]] = field(default_factory=dict)
+    slices: dict[int, dict[int, list[float]]] = field(default_factory=dict)
+
+
+def fold_throughput(state: Throughput, events: Iterable[Event]) -> Throughput:
+    """Add up where each operation's time went."""
+    for event in events:
+        before = state.ranks.busy_until.get(event.rank, 0.0)
+        rounds = state.ranks.rounds.get(event.rank, 0)
+        seq = state.ranks.seq
+        if not track(state.ranks, event):
+            continue
+        if state.ranks.seq != seq:
+            state.total.clear()
+            state.slices.clear()
+        if isinstance(event, OpEvent):
+            begun = max(event.t0, before)
+            wait = min(event.wait, max(event.t1 - begun, 0.0))
+            compute = max(event.t0 - before, 0.0) if before else 0.0
+            gained = state.ranks.rounds.get(event.rank, 0) - rounds
+            spent = (compute, max(event.t1 - begun - wait, 0.0), wait, event.nbytes, gained)
+            _add(state, event.rank, event.t1, spent)
+    return state
+
+
+def _add(state: Throughput, rank: int, t: float, spent: tuple[float, ...]) -> None:
+    quarter = int(4 * t)
+    tables = [state.total, state.slices.setdefault(quarter, {})]
+    for table in tables:
+        sums = table.setdefault(rank, [0.0] * 5)
+        for column, value in enumerate(spent):
+            sums[column] += value
+    if len(state.slices) > 8 * _WINDOW:
+        newest = max(state.slices)
+        for old in [q for q in state.slices if q < newest - 5 * _WINDOW]:
+            del state.slices[old]
+
+
+def _recent(state: Throughput, now: float) -> tuple[np.ndarray, float]:
+    """Sums [members, 5] and their span: the last seconds while live, else the whole cell."""
+    ranks = state.ranks
+    zero = [0.0] * 5
+    now = ranks.clock(now)
+    span = max(now - ranks.started, 1e-9)
+    sums = np.array([state.total.get(rank, zero) for rank in ranks.members]).reshape(-1, 5)
+    if ranks.live and span > _WINDOW:
+        first = int(4 * now) - int(4 * _WINDOW)
+        late = [table for quarter, table in state.slices.items() if quarter >= first]
+        recent = [np.array([table.get(rank, zero) for rank in ranks.members]) for table in late]
+        if recent and np.sum(recent, axis=0)[:, 4].min() >= 2:
+            return np.sum(recent, axis=0), max(now - first / 4, 1e-9)
+    for row, rank in enumerate(ranks.members):
+        wait = ranks.waits.get(rank)
+        if wait is not None and ranks.live:
+            sums[row, 2] += max(now - wait.since, 0.0)
+    return sums, span
+
+
+def view_throughput(state: Throughput, now: float) -> dict[str, Any]:
+    """Rates, and per rank the shares of compute, transfer and wait; empty before two rounds."""
+    ranks = state.ranks
+    if ranks.round < 2:
+        return {"n": ranks.n, "empty": True, "say": "No rounds yet."}
+    sums, span = _recent(state, now)
+    spent = sums[:, :3]
+    shares = spent / np.maximum(spent.sum(axis=1, keepdims=True), 1e-12)
+    busy = 1.0 - shares[:, 2]
+    compute = spent[:, 0]
+    slowest = int(np.argmax(compute))
+    loss = 1.0 - float(compute.mean()) / max(float(compute[slowest]), 1e-12)
+    rate, sent = float(sums[:, 4].mean()) / span, float(sums[:, 3].sum()) / span
+    named = ranks.members[slowest]
+    busiest = ranks.members[int(np.argmax(busy))]
+    waited = percent(float(1 - busy.mean()))
+    return {
+        "n": ranks.n,
+        "empty": False,
+        "live": ranks.live,
+        "ranks": list(ranks.members),
+        "figures": [
+            [number(rate), "rounds/s"],
+            [f"{size(sent)}/s", "sent"],
+            [waited, "waiting"],
+        ],
+        "shares": [[round(float(x), 3) for x in row] for row in shares],
+        "busiest": busiest,
+        "rates": [[number(row[4] / span), f"{size(row[3] / span)}/s"] for row in sums],
+        "loss": f"straggler loss {percent(loss)}" if len(compute) > 1 else "",
+        "culprit": f"rank {named} computes longest" if len(compute) > 1 and loss > 0.005 else "",
+        "slowest": [ranks.members[i] for i in np.argsort(-compute)[:5]],
+        "say": f"{number(rate)} rounds/s; ranks wait {waited} on average; "
+        f"rank {busiest} waits least.",
+    }
