@@ -1,0 +1,1 @@
+"""The notebook side of ifog: ``%%bf`` cells and the ``%bf`` commands."""

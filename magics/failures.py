@@ -1,0 +1,112 @@
+"""The errors of a cell, told once: who failed, where, and who was only set free by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from ifog.magics.fold import Fold
+from ifog.numbers import rank_ranges
+
+__all__ = ["Failure", "Raised", "failures", "primary", "released", "summary"]
+
+
+class Raised(Protocol):
+    """What one rank raised, as the cluster reports it."""
+
+    @property
+    def ename(self) -> str: ...  # noqa: D102
+    @property
+    def evalue(self) -> str: ...  # noqa: D102
+    @property
+    def line(self) -> int | None: ...  # noqa: D102
+    @property
+    def where(self) -> str: ...  # noqa: D102
+    @property
+    def peer(self) -> int | None: ...  # noqa: D102
+    @property
+    def traceback(self) -> str: ...  # noqa: D102
+
+
+class Failure(NamedTuple):
+    """One error of one or more ranks.
+
+    Attributes:
+        ranks: who raised it.
+        headline: type and message.
+        place: cell line and function, or the empty string.
+        traceback: of the first of the ranks.
+    """
+
+    ranks: tuple[int, ...]
+    headline: str
+    place: str
+    traceback: str
+
+
+class _Line(NamedTuple):
+    rank: int
+    kind: str
+    text: str
+    data: Mapping[str, Any]
+
+
+def primary(errors: Mapping[int, Raised]) -> dict[int, Raised]:
+    """The errors that explain the others; interrupts are no errors.
+
+    Where every error points to another rank (one died without a word), all of them are kept.
+    """
+    real = {r: e for r, e in sorted(errors.items()) if e.ename != "KeyboardInterrupt"}
+    causes = {rank: error for rank, error in real.items() if error.peer is None}
+    stopped = len(real) < len(errors)
+    return causes if causes or stopped else real
+
+
+def failures(errors: Mapping[int, Raised]) -> list[Failure]:
+    """The primary errors; equal ones, and those that differ in one number only, are one."""
+    causes = primary(errors)
+    fold = Fold()
+    places = {rank: _place(error) for rank, error in causes.items()}
+    fold.feed(_Line(rank, places[rank], _headline(error), {}) for rank, error in causes.items())
+    return [
+        Failure(block.ranks, block.text, block.kind, causes[block.ranks[0]].traceback)
+        for block in fold.blocks
+    ]
+
+
+def released(errors: Mapping[int, Raised]) -> list[tuple[tuple[int, ...], str]]:
+    """Ranks that raised only because another one did, with the reason, one entry a reason."""
+    causes = primary(errors)
+    by_peer: dict[int, list[int]] = {}
+    for rank, error in sorted(errors.items()):
+        if rank not in causes and error.peer is not None:
+            by_peer.setdefault(error.peer, []).append(rank)
+    return [(tuple(ranks), f"released: {_reason(errors, peer)}") for peer, ranks in by_peer.items()]
+
+
+def _reason(errors: Mapping[int, Raised], peer: int) -> str:
+    cause = errors.get(peer)
+    if cause is None:
+        return f"rank {peer} failed"
+    if cause.ename == "KeyboardInterrupt":
+        return f"rank {peer} was interrupted"
+    return f"rank {peer} raised {cause.ename}"
+
+
+def _headline(error: Raised) -> str:
+    return f"{error.ename}: {error.evalue}" if error.evalue else error.ename
+
+
+def _place(error: Raised) -> str:
+    parts = [] if error.line is None else [f"cell line {error.line}"]
+    if error.where and error.where != "<module>":
+        parts.append(f"in {error.where}")
+    return ", ".join(parts)
+
+
+def summary(errors: Mapping[int, Raised]) -> str:
+    """One line: ``rank 3 raised ValueError`` or ``ranks 0-3 raised TypeError``."""
+    causes = primary(errors)
+    names = sorted({error.ename for error in causes.values()})
+    word = "rank" if len(causes) == 1 else "ranks"
+    return f"{word} {rank_ranges(causes)} raised {', '.join(names)}"

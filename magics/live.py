@@ -1,0 +1,201 @@
+"""What stands under a running cell: the strip and the folded output, kept up to date.
+
+In a notebook both are displays that are replaced in place, at most a few times a second; output
+that has grown long is frozen block by block, so that an update costs the same after an hour. A
+terminal cannot replace what it has printed, so there everything is printed once, at the end.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ifog.magics.failures import Failure, failures, released
+from ifog.magics.fold import Block, Fold, Written
+from ifog.magics.render import output_html, output_text, prefix_width, strip_html, strip_text
+from ifog.magics.strip import Outcome, Strip, StripView
+from ifog.telemetry import EventLog, now
+
+__all__ = ["Display", "Live", "NotebookScreen", "Screen", "TerminalScreen", "notice", "screen_of"]
+
+_PERIOD = 0.15  # seconds between two updates
+_FROZEN = 200  # blocks that are shown for good together
+_MOVING = 300  # blocks from which on that happens
+
+
+class Display(Protocol):
+    """Something on the screen that can be replaced."""
+
+    def update(self, html: str, text: str) -> None:
+        """Show this instead."""
+
+
+class Screen(Protocol):
+    """Where displays appear; ``moves`` tells whether updates are seen at once."""
+
+    moves: bool
+
+    def show(self, html: str, text: str) -> Display:
+        """Put a new display below the earlier ones."""
+
+
+class _NotebookDisplay:
+    def __init__(self, html: str, text: str) -> None:
+        from IPython.display import display
+
+        self._handle = display(self._bundle(html, text), raw=True, display_id=True)
+
+    def update(self, html: str, text: str) -> None:
+        self._handle.update(self._bundle(html, text), raw=True)
+
+    @staticmethod
+    def _bundle(html: str, text: str) -> dict[str, str]:
+        return {"text/html": html, "text/plain": text}
+
+
+class NotebookScreen:
+    """A front end that replaces displays in place."""
+
+    moves = True
+
+    def show(self, html: str, text: str) -> Display:
+        """Show a display with an id."""
+        return _NotebookDisplay(html, text)
+
+
+class TerminalScreen:
+    """A terminal: what is shown is printed and stays."""
+
+    moves = False
+
+    def show(self, html: str, text: str) -> Display:  # noqa: ARG002 - a terminal shows no HTML
+        """Print the text."""
+        self.update("", text)
+        return self
+
+    def update(self, html: str, text: str) -> None:  # noqa: ARG002 - see show
+        """Print the text below the earlier one."""
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def screen_of(shell: Any) -> Screen:
+    """The screen of an IPython shell: kernels have a front end, terminals have not."""
+    return NotebookScreen() if hasattr(shell, "kernel") else TerminalScreen()
+
+
+def notice(word: str, text: str, elapsed: str = "") -> tuple[str, str]:
+    """A strip, as HTML and text, for what ifog does outside of a cell."""
+    view = StripView(word, (), (("", text),), (), "", elapsed)
+    return strip_html(view), strip_text(view)
+
+
+class RunningCell(Protocol):
+    """What is read of a cell that runs on the ranks."""
+
+    seq: int
+    ranks: tuple[int, ...]
+    outputs: Any
+
+
+class Live:
+    """The display of one cell; call ``tick`` while it runs and ``finish`` when it is done."""
+
+    def __init__(
+        self, screen: Screen, cell: RunningCell, n: int, events: EventLog, cursor: int
+    ) -> None:
+        self._screen = screen
+        self._cell = cell
+        self._events = events
+        self._cursor = cursor
+        self._strip = Strip(cell.seq, cell.ranks, n, now())
+        self._strip_display: Display | None = None
+        self._output = _Output(screen)
+        self._read = 0
+        self._due = 0.0
+
+    def tick(self) -> None:
+        """Take in what happened; redraw if it is time to."""
+        self._take()
+        if self._screen.moves and now() >= self._due:
+            start = now()
+            self._show_strip(self._strip.view(start))
+            self._output.draw()
+            # A slow front end is asked less often.
+            self._due = now() + max(_PERIOD, 3 * (now() - start))
+
+    def finish(self, outcome: Outcome) -> None:
+        """Draw the final state: all output, the errors, the totals."""
+        self._take()
+        if self._screen.moves:
+            self._show_strip(self._strip.close(outcome))
+        self._output.finish(outcome)
+        if not self._screen.moves:
+            self._show_strip(self._strip.close(outcome))
+
+    def _take(self) -> None:
+        self._cursor, events = self._events.since(self._cursor)
+        self._strip.feed(events)
+        pieces = self._cell.outputs[self._read :]
+        self._read += len(pieces)
+        self._output.feed(pieces)
+
+    def _show_strip(self, view: StripView) -> None:
+        html, text = strip_html(view), strip_text(view)
+        if self._strip_display is None:
+            self._strip_display = self._screen.show(html, text)
+        else:
+            self._strip_display.update(html, text)
+
+
+class _Output:
+    """The folded output as displays: frozen ones above, the one that still changes below."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._fold = Fold()
+        self._display: Display | None = None
+        self._first = 0
+        self._drawn = 0
+
+    def feed(self, pieces: Sequence[Written]) -> None:
+        self._fold.feed(pieces)
+
+    def draw(self) -> None:
+        if self._fold.version == self._drawn:
+            return
+        self._drawn = self._fold.version
+        while len(self._fold.blocks) - self._first >= _MOVING:
+            self._freeze()
+        self._show([*self._fold.blocks[self._first :], *self._fold.tail()])
+
+    def finish(self, outcome: Outcome) -> None:
+        self._fold.finish()
+        while self._screen.moves and len(self._fold.blocks) - self._first >= _MOVING:
+            self._freeze()
+        free = [] if outcome.status == "interrupted" else released(outcome.errors)
+        self._show(self._fold.blocks[self._first :], failures(outcome.errors), free)
+
+    def _freeze(self) -> None:
+        end = self._first + _FROZEN
+        self._show(self._fold.blocks[self._first : end])
+        self._fold.freeze(end)
+        self._first, self._display = end, None
+
+    def _show(
+        self,
+        blocks: Sequence[Block],
+        failed: Sequence[Failure] = (),
+        free: Sequence[tuple[tuple[int, ...], str]] = (),
+    ) -> None:
+        everyone = [block.ranks for block in self._fold.blocks]
+        width = prefix_width([*everyone, *(f.ranks for f in failed), *(r for r, _ in free)])
+        if not (blocks or failed or free):
+            return
+        html = output_html(blocks, failed, free, width)
+        text = output_text(blocks, failed, free, width)
+        if self._display is None:
+            self._display = self._screen.show(html, text)
+        else:
+            self._display.update(html, text)

@@ -1,0 +1,69 @@
+"""A cell's code before it is sent: checked for syntax here, numbered as the notebook shows it."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ifog.errors import CellError
+
+__all__ = ["Source", "prepare"]
+
+
+class Source(NamedTuple):
+    """Code for the ranks, and the names that it sets at its top level."""
+
+    code: str
+    names: frozenset[str]
+
+
+def prepare(cell: str, transform: Callable[[str], str]) -> Source:
+    """Check a cell's body.
+
+    Args:
+        cell: what stands below the ``%%bf`` line.
+        transform: IPython's translation of ``%`` and ``!`` lines into Python.
+
+    Raises:
+        CellError: the code is no Python; nothing has been sent.
+    """
+    # The ranks count from the %%bf line, so that their line numbers are the notebook's. A cell
+    # magic must stand first, though.
+    code = cell if cell.lstrip().startswith("%%") else f"#\n{cell}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the ranks warn, once, where the code runs
+            python = transform(code)
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            tree = compile(python, "<cell>", "exec", flags | ast.PyCF_ONLY_AST, True)
+            compile(python, "<cell>", "exec", flags, True)
+    except SyntaxError as error:
+        raise CellError(_explain(error)) from None
+    except ValueError as error:  # a null byte
+        raise CellError(f"the cell is no Python: {error}; nothing was sent") from None
+    return Source(code, frozenset(_names(tree)))
+
+
+def _names(tree: ast.Module) -> set[str]:
+    names = set()
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(statement.name)
+            continue
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+    return names
+
+
+def _explain(error: SyntaxError) -> str:
+    lines = [f"{type(error).__name__} in cell line {error.lineno}: {error.msg}"]
+    if error.text:
+        text = error.text.rstrip("\n")
+        lines.append(f"    {text.strip()}")
+        if error.offset:
+            indent = len(text) - len(text.lstrip())
+            lines.append(" " * (4 + max(error.offset - 1 - indent, 0)) + "^")
+    return "\n".join([*lines, "Nothing was sent to the ranks."])

@@ -1,0 +1,235 @@
+"""The strip: one line under a cell that says how its ranks are doing, while they run and after.
+
+A fold over the events of one cell. What it shows is a ``StripView`` of words and numbers; how that
+is drawn is the business of ``ifog.magics.render``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ifog.consensus import Watched
+from ifog.folds import (
+    Throughput,
+    fold_throughput,
+    listing,
+    rank_state,
+    view_throughput,
+)
+from ifog.magics.failures import Raised, primary, released, summary
+from ifog.numbers import count, duration, number, percent, size
+from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WaitEvent, WatchEvent
+
+__all__ = ["Outcome", "Strip", "StripView", "waiting_sentence"]
+
+_SPARK = 48  # points of the small curve
+
+
+class Outcome(Protocol):
+    """What the strip reads of a finished cell."""
+
+    @property
+    def ranks(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def seconds(self) -> float: ...  # noqa: D102
+    @property
+    def rounds(self) -> int: ...  # noqa: D102
+    @property
+    def nbytes(self) -> int: ...  # noqa: D102
+    @property
+    def wait(self) -> float: ...  # noqa: D102
+    @property
+    def status(self) -> str: ...  # noqa: D102
+    @property
+    def errors(self) -> Mapping[int, Any]: ...  # noqa: D102
+
+
+class StripView(NamedTuple):
+    """The strip in words.
+
+    Attributes:
+        word: starting, running, slow, stopped, interrupted or done.
+        glyphs: the state of each rank of the cell; empty when totals take their place.
+        figures: pairs of a muted label and a value, either may be empty.
+        spark: the last errors of the watched tensor, oldest first.
+        error: the newest of them, as text.
+        elapsed: the time since the cell's start, as text.
+    """
+
+    word: str
+    glyphs: tuple[tuple[int, str], ...]
+    figures: tuple[tuple[str, str], ...]
+    spark: tuple[float, ...]
+    error: str
+    elapsed: str
+
+
+class Strip:
+    """Follows the events of cell ``seq``, in which ``ranks`` of a world of ``n`` take part."""
+
+    def __init__(self, seq: int, ranks: Sequence[int], n: int, started: float) -> None:
+        self._seq = seq
+        self._ranks = tuple(ranks)
+        self._n = n
+        self._started = started
+        self._mine: set[int] = set()
+        self._state = Throughput()
+        self._watched = Watched()
+        self._errors: list[float] = []
+        self._raised: dict[int, str] = {}
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Take events of any cell; those of other cells are passed over."""
+        fold_throughput(self._state, [event for event in events if self._is_mine(event)])
+
+    def view(self, now: float) -> StripView:
+        """The strip of the running cell at the time ``now``."""
+        ranks = self._state.ranks
+        states = tuple(
+            (r, rank_state(ranks, r, now) if r in self._mine else "absent") for r in self._ranks
+        )
+        elapsed = duration(max(now - self._started, 0.0))
+        figures = [("round", count(ranks.round))] if ranks.round else []
+        if self._raised:
+            waiting = sum(state in ("waiting", "stalled") for _, state in states)
+            figures.append(("", _stop_sentence(self._raised, waiting)))
+            return StripView("stopped", states, tuple(figures), (), "", elapsed)
+        slow = any(state == "stalled" for _, state in states)
+        if slow:
+            figures.append(("", waiting_sentence(ranks.waits, dict(states))))
+            return StripView("slow", _calm(states), tuple(figures), (), "", elapsed)
+        figures += [("", " ".join(pair)) for pair in self._rates(now)]
+        error = number(self._errors[-1]) if self._errors else ""
+        word = "running" if self._mine else "starting"
+        return StripView(word, states, tuple(figures), tuple(self._errors), error, elapsed)
+
+    def close(self, outcome: Outcome) -> StripView:
+        """The last state of the strip, with the totals of the cell."""
+        elapsed = duration(outcome.seconds)
+        if outcome.status == "ok":
+            return StripView("done", (), _totals(outcome, self._n), (), "", elapsed)
+        if outcome.status == "interrupted":
+            return StripView("interrupted", (), self._interrupted(outcome), (), "", elapsed)
+        rounds = (("round", count(outcome.rounds)),) if outcome.rounds else ()
+        causes = primary(outcome.errors)
+        if outcome.status == "timeout":
+            figures = (*rounds, ("", f"no end after {elapsed}; {_ranks_of(outcome)} interrupted"))
+            causes = {}
+        else:
+            figures = (*rounds, ("", _stop_sentence_of(outcome.errors)))
+        glyphs = tuple((r, "dead" if r in causes else "finished") for r in outcome.ranks)
+        return StripView("stopped", glyphs, figures, (), "", elapsed)
+
+    def _is_mine(self, event: Event) -> bool:
+        if isinstance(event, GraphEvent):
+            return False
+        if isinstance(event, CellStart):
+            (self._mine.add if event.seq == self._seq else self._mine.discard)(event.rank)
+        if event.rank not in self._mine:
+            return False
+        if isinstance(event, WatchEvent):
+            self._glance(event)
+        elif isinstance(event, CellEnd) and event.status == "error":
+            error = event.error or {}
+            if error.get("peer") is None:
+                self._raised[event.rank] = str(error.get("ename", "an error"))
+        return True
+
+    def _glance(self, event: WatchEvent) -> None:
+        glance = self._watched.put(event, self._ranks)
+        if glance is None or glance.name != self._watched.first:
+            return
+        self._errors.append(float(np.linalg.norm(glance.distances)))
+        if len(self._errors) > 2 * _SPARK:
+            self._errors = self._errors[-1::-2][::-1]
+
+    def _rates(self, now: float) -> list[list[str]]:
+        view = view_throughput(self._state, now)
+        return [] if view["empty"] else [view["figures"][0], view["figures"][1][:1]]
+
+    def _interrupted(self, outcome: Outcome) -> tuple[tuple[str, str], ...]:
+        # A rank that died does not come back; one that was interrupted or released does.
+        gone = [e for e in primary(outcome.errors).values() if e.ename != "KeyboardInterrupt"]
+        back = len(outcome.ranks) - len(gone)
+        figures = [("", f"{back} of {_ranks_of(outcome)} came back")]
+        rounds = {self._state.ranks.rounds.get(rank, 0) for rank in outcome.ranks} - {0}
+        if rounds:
+            ends = " or ".join(count(r) for r in sorted({min(rounds), max(rounds)}))
+            figures.append(("", f"last finished round {ends}"))
+        return tuple(figures)
+
+
+def _calm(states: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
+    # The strip's own word says that waits are long: its ranks need not shout as well.
+    return tuple((rank, "waiting" if state == "stalled" else state) for rank, state in states)
+
+
+def _ranks_of(outcome: Outcome) -> str:
+    return f"{len(outcome.ranks)} rank{'s' * (len(outcome.ranks) != 1)}"
+
+
+def _totals(outcome: Outcome, n: int) -> tuple[tuple[str, str], ...]:
+    figures = [("", f"{len(outcome.ranks)} of {n} rank{'s' * (n != 1)}")]
+    if outcome.rounds:
+        rate = outcome.rounds / max(outcome.seconds, 1e-9)
+        figures.append(("", f"{count(outcome.rounds)} round{'s' * (outcome.rounds != 1)}"))
+        figures.append(("", f"{number(rate)} rounds/s"))
+    if outcome.nbytes:
+        figures.append(("", f"{size(outcome.nbytes)} sent"))
+    if outcome.rounds or outcome.nbytes:
+        figures.append(("wait", percent(outcome.wait)))
+    return tuple(figures)
+
+
+def _stop_sentence(raised: Mapping[int, str], others: int) -> str:
+    first = next(iter(raised))
+    who = f"rank {first}" if len(raised) == 1 else f"ranks {listing(sorted(raised))}"
+    tail = f"; {others} rank{'s' * (others != 1)} released" if others else ""
+    return f"{who} raised {raised[first]}{tail}"
+
+
+def _stop_sentence_of(errors: Mapping[int, Raised]) -> str:
+    free = sum(len(ranks) for ranks, _ in released(errors))
+    tail = f"; {free} rank{'s' * (free != 1)} released" if free else ""
+    return summary(errors) + tail
+
+
+def waiting_sentence(waits: Mapping[int, WaitEvent], states: Mapping[int, str]) -> str:
+    """Who holds up how many: ``7 ranks wait for rank 5, still computing``.
+
+    Ranks that wait for a rank that waits count too; a wait without a rank at its end is a cycle.
+    """
+    causes: set[int] = set()
+    for rank in waits:
+        causes |= _ends(rank, waits)
+    held = [rank for rank in waits if not causes or _ends(rank, waits)]
+    who = f"{len(held)} rank{'s wait' if len(held) != 1 else ' waits'} for "
+    if not causes:
+        return f"{who}each other" if len(held) > 1 else f"{who}itself"
+    finished = [r for r in causes if states.get(r) == "finished"]
+    absent = [r for r in causes if r not in states]
+    named = sorted(finished or absent or causes)
+    verb = "has" if len(named) == 1 else "have"
+    end = "still computing"
+    if finished:
+        end = f"which {verb} finished the cell"
+    elif absent:
+        end = f"which {'is' if len(named) == 1 else 'are'} not in this cell"
+    return f"{who}rank{'s' * (len(named) != 1)} {listing(named)}, {end}"
+
+
+def _ends(rank: int, waits: Mapping[int, WaitEvent]) -> set[int]:
+    """The ranks that do not wait themselves at the ends of all paths from ``rank``."""
+    ends: set[int] = set()
+    seen, queue = {rank}, [rank]
+    while queue:
+        for peer in waits[queue.pop()].peers:
+            if peer not in waits:
+                ends.add(peer)
+            elif peer not in seen:
+                seen.add(peer)
+                queue.append(peer)
+    return ends
