@@ -28,6 +28,7 @@ __all__ = [
     "grid2d",
     "metropolis_matrix",
     "named",
+    "names",
     "ring",
     "star",
     "symmetric_exponential",
@@ -160,6 +161,11 @@ _NAMED: dict[str, Callable[[int], Topology]] = {
     "star": star,
     "symmetric_exponential": symmetric_exponential,
 }
+
+
+def names() -> tuple[str, ...]:
+    """What ``named`` knows, sorted."""
+    return tuple(sorted(_NAMED))
 
 
 def named(label: str, n: int) -> Topology:
