@@ -53,6 +53,7 @@ class Context:
         self.participants: tuple[int, ...] = tuple(range(transport.size))
         self.in_flight: set[str] = set()
         self.cell = 0
+        self.healed = 0
         self._seq = 0
         self._clear_cell()
         self.install(graphs.exponential(transport.size), weighted=False)
@@ -171,6 +172,9 @@ class Context:
         self.progress.fail_all(stopped)
         self.in_flight.clear()
         self.transport.heal()
+        # The ranks stopped at different points: those further on must not stay ahead in counting.
+        self.unnamed.clear()
+        self.healed += 1
 
 
 _of_task: ContextVar[Context | None] = ContextVar("ifog_context", default=None)

@@ -60,11 +60,11 @@ def _launch(op: str, name: str | None, peers: Iterable[int], body: _Body) -> Han
     """Start ``body`` as an operation under way, after checking that it may start."""
     context = current()
     context.require(tuple(peers), op)
+    key = f"{context.healed}.{context.cell}.{op}.{name}"
     if name is None:
-        key = f"{context.cell}.{op}.noname.{context.unnamed[op]}"
+        key += f".unnamed.{context.unnamed[op]}"
         context.unnamed[op] += 1
     else:
-        key = f"{context.cell}.{op}.{name}"
         if key in context.in_flight:
             raise ArgumentError(
                 f"{op}: an operation named {name!r} is still in flight on rank {context.rank}; "
