@@ -13,10 +13,19 @@ from typing import Protocol
 
 import numpy as np
 
+from ifog import topology
 from ifog.topology import Matrix, Topology, exponential, from_matrix
 from ifog.weights import contraction, matrix
 
-__all__ = ["Periodic", "Schedule", "constant", "one_peer", "period_matrix", "spectral_rate"]
+__all__ = [
+    "Periodic",
+    "Schedule",
+    "constant",
+    "named",
+    "one_peer",
+    "period_matrix",
+    "spectral_rate",
+]
 
 
 class Schedule(Protocol):
@@ -79,6 +88,23 @@ def one_peer(graph: Topology | int) -> Periodic:
         return from_matrix(links / links.sum(axis=1, keepdims=True), label=label)
 
     return Periodic(math.lcm(*(max(len(around), 1) for around in peers)), label, build)
+
+
+def named(label: str, n: int) -> Periodic:
+    """The schedule called ``label`` for ``n`` ranks.
+
+    Args:
+        label: a name known to ``topology.named``, which is then used in every round, or
+            "one-peer" with or without such a name: "one-peer exponential" is the default.
+        n: how many ranks.
+
+    Raises:
+        ArgumentError: there is no such graph.
+    """
+    words = label.strip().lower().replace("-", " ").replace("_", " ").split()
+    if words[:2] == ["one", "peer"]:
+        return one_peer(topology.named(" ".join(words[2:]) or "exponential", n))
+    return constant(topology.named(label, n))
 
 
 def period_matrix(schedule: Periodic) -> Matrix:

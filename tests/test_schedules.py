@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ifog import schedules, topology, weights
+from ifog.errors import ArgumentError
 
 
 def lists(schedule, rank, steps):
@@ -147,3 +148,12 @@ def test_later_steps_multiply_from_the_left():
     graphs = [topology.from_matrix(first), topology.from_matrix(second)]
     schedule = schedules.Periodic(2, "pair", graphs.__getitem__)
     assert np.array_equal(schedules.period_matrix(schedule), second @ first)
+
+
+def test_schedules_are_found_by_name():
+    assert schedules.named("one-peer", 8).label == "one-peer exponential"
+    assert schedules.named("one_peer exponential", 8).period == 3
+    assert schedules.named("One-Peer Ring", 4).period == 2
+    assert schedules.named("symmetric exponential", 8).period == 1
+    with pytest.raises(ArgumentError, match="did you mean 'ring'"):
+        schedules.named("one-peer rign", 4)

@@ -1,0 +1,142 @@
+"""The command line: ``ifog demo`` and ``ifog lab``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import ifog
+from ifog.errors import ArgumentError, IfogError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
+
+# Nothing is asked of the network: no news, no look for a newer version, no list of extensions.
+_QUIET = (
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+    "--LabApp.extension_manager=readonly",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 only on success.
+
+    Args:
+        arguments: what follows the program's name; by default that of this process.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "lab":
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    try:
+        if options.command == "lab":
+            return _lab(rest)
+        return _demo(options.ranks, options.json)
+    except KeyboardInterrupt:
+        print("ifog: interrupted; all ranks are stopped", file=sys.stderr)
+        return _INTERRUPTED
+    except IfogError as error:
+        print(f"ifog: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ifog", description="Decentralized algorithms on MPI ranks, driven from a notebook."
+    )
+    parser.add_argument("--version", action="version", version=f"ifog {ifog.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{demo,lab}")
+    demo = commands.add_parser(
+        "demo",
+        help="average consensus and decentralized training on real ranks, in about a minute",
+        description="Starts MPI ranks, averages a vector over three graphs, trains a classifier "
+        "of digits in three ways, and compares what was measured with theory.",
+    )
+    demo.add_argument(
+        "-n", dest="ranks", type=_ranks, default=4, metavar="N", help="how many ranks (default 4)"
+    )
+    demo.add_argument(
+        "--json",
+        type=_json_target,
+        metavar="FILE",
+        help="write the results as JSON; - for standard output, progress then goes to stderr",
+    )
+    commands.add_parser(
+        "lab",
+        help="open JupyterLab on the first tutorial",
+        description="Opens JupyterLab on tutorials/00_start.ipynb, reachable from this machine "
+        "only. All other arguments are passed on to JupyterLab.",
+    )
+    return parser
+
+
+def _ranks(text: str) -> int:
+    try:
+        ranks = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of ranks; give a whole number from 1 on"
+        ) from None
+    if ranks < 1:
+        raise argparse.ArgumentTypeError(f"{ranks} ranks cannot run anything; give at least 1")
+    return ranks
+
+
+def _json_target(text: str) -> str:
+    folder = Path(text).parent
+    if text != "-" and (not folder.is_dir() or Path(text).is_dir()):
+        raise argparse.ArgumentTypeError(
+            f"cannot write {text!r}: it must be a file in a folder that exists, or -"
+        )
+    return text
+
+
+def _demo(ranks: int, target: str | None) -> int:
+    from ifog import demo
+    from ifog.screen import open_screen
+
+    stream = sys.stderr if target == "-" else sys.stdout
+    with open_screen(stream) as screen:
+        report = demo.run(ranks, screen)
+    print(f"{ranks} ranks, {report.seconds:.1f} s in all", file=stream)
+    if target == "-":
+        print(report.to_json())
+    elif target is not None:
+        try:
+            Path(target).write_text(report.to_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ArgumentError(f"cannot write the results to {target!r}: {error}") from error
+    shortfalls = report.shortfalls()
+    for shortfall in shortfalls:
+        print(f"ifog: not as it should be: {shortfall}", file=sys.stderr)
+    return 1 if shortfalls else 0
+
+
+def _lab(rest: Sequence[str]) -> int:
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise ArgumentError('JupyterLab is not installed; install it with: pip install "ifog[lab]"')
+    checkout = Path(ifog.__file__).resolve().parent.parent
+    notebook = checkout / "tutorials" / "00_start.ipynb"
+    if not notebook.is_file():
+        raise ArgumentError(
+            f"the first tutorial is not at {notebook}; the tutorials are in ifog's repository: "
+            "install from a checkout with pip install -e '.[lab]', or open your own notebook with "
+            "jupyter lab and begin with %load_ext ifog"
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        str(notebook),
+        "--ServerApp.ip=127.0.0.1",
+        *_QUIET,
+        *rest,
+    ]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)

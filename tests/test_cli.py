@@ -1,0 +1,128 @@
+"""The command line answers wrong input at once and clearly, and stays light."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import ifog
+from ifog import cli
+from ifog.errors import ClusterStartError
+
+
+def ended(capsys, *arguments):
+    """The exit status and what was written to standard output and error."""
+    with pytest.raises(SystemExit) as ending:
+        cli.main(arguments)
+    return ending.value.code, *capsys.readouterr()
+
+
+def test_version_is_that_of_the_package(capsys):
+    status, out, _ = ended(capsys, "--version")
+    assert (status, out) == (0, f"ifog {ifog.__version__}\n")
+    assert metadata.version("ifog") == ifog.__version__
+
+
+def test_help_names_the_commands(capsys):
+    status, out, _ = ended(capsys, "--help")
+    assert status == 0
+    assert "demo" in out
+    assert "lab" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("demo", "-n", "0"), "0 ranks cannot run anything"),
+        (("demo", "-n", "-2"), "-2 ranks cannot run anything"),
+        (("demo", "-n", "x"), "'x' is not a number of ranks"),
+        (("demo", "-n", "2.5"), "'2.5' is not a number of ranks"),
+        (("demo", "--json", "no/such/folder/out.json"), "a folder that exists"),
+        (("demo", "--json", "."), "must be a file"),
+        (("demo", "--fast"), "unknown arguments: --fast"),
+        (("dance",), "invalid choice"),
+        ((), "required"),
+    ],
+)
+def test_wrong_input_is_named_with_status_2(capsys, arguments, message):
+    status, out, err = ended(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+def failing_demo(monkeypatch, error):
+    def run(n, screen):
+        raise error
+
+    monkeypatch.setattr("ifog.demo.run", run)
+
+
+def test_an_error_of_ifog_is_one_line_and_status_1(monkeypatch, capsys):
+    failing_demo(monkeypatch, ClusterStartError("no rank came up"))
+    assert cli.main(["demo"]) == 1
+    assert capsys.readouterr().err == "ifog: no rank came up\n"
+
+
+def test_an_interrupt_gives_the_status_shells_know(monkeypatch, capsys):
+    failing_demo(monkeypatch, KeyboardInterrupt())
+    assert cli.main(["demo"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """The command lines that would have replaced this process."""
+    commands = []
+    monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command))
+    return commands
+
+
+def test_lab_opens_the_tutorial_on_loopback_without_asking_the_network(
+    monkeypatch, executed, tmp_path
+):
+    (tmp_path / "ifog").mkdir()
+    (tmp_path / "tutorials").mkdir()
+    (tmp_path / "tutorials" / "00_start.ipynb").touch()
+    monkeypatch.setattr(ifog, "__file__", str(tmp_path / "ifog" / "__init__.py"))
+    cli.main(["lab", "--no-browser", "--port", "9999"])
+    (command,) = executed
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert command[3] == str(tmp_path / "tutorials" / "00_start.ipynb")
+    assert "--ServerApp.ip=127.0.0.1" in command
+    assert "--LabApp.news_url=None" in command
+    assert command[-3:] == ["--no-browser", "--port", "9999"]
+
+
+def test_lab_options_exist_in_jupyterlab():
+    from jupyterlab.handlers.announcements import NeverCheckForUpdate
+    from jupyterlab.labapp import LabApp
+
+    app = LabApp()
+    app.parse_command_line(list(cli._QUIET))
+    assert app.news_url is None
+    assert app.check_for_updates_class is NeverCheckForUpdate
+    assert app.extension_manager == "readonly"
+
+
+def test_lab_without_the_tutorials_says_where_they_are(monkeypatch, capsys, executed, tmp_path):
+    monkeypatch.setattr(ifog, "__file__", str(tmp_path / "ifog" / "__init__.py"))
+    assert cli.main(["lab"]) == 1
+    assert "from a checkout" in capsys.readouterr().err
+    assert executed == []
+
+
+def test_the_command_line_does_not_import_torch():
+    code = "import sys, ifog.cli, ifog.demo, ifog.screen; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    assert done.returncode == 0
+
+
+def test_the_installed_program_is_this_command_line():
+    program = Path(sys.executable).with_name("ifog")
+    done = subprocess.run([program, "--version"], capture_output=True, timeout=60, check=False)
+    assert done.stdout.decode() == f"ifog {ifog.__version__}\n"
