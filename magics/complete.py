@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
-__all__ = ["COMMANDS", "complete_line"]
+from ifog.magics.commands import COMMANDS
 
-COMMANDS: Mapping[str, str] = {
-    "start": "start [-n 4]               start a cluster of n ranks",
-    "stop": "stop                       stop it; its variables are gone",
-    "restart": "restart                    the same number of ranks, empty",
-    "status": "status                     ranks, processes, what they do",
-    "topology": "topology NAME              use this graph on all ranks: ring, exponential, ...",
-    "pull": "pull NAME [--ranks 0,2:4]  bring a variable of the ranks into the notebook",
-    "push": "push NAME...               copy variables of the notebook to all ranks",
-    "dashboard": "dashboard                  live panels: graph, consensus error, throughput",
-    "interrupt": "interrupt                  interrupt what the ranks do",
-    "help": "help                       this list",
-}
+__all__ = ["complete_line"]
+
 _OPTIONS = {"start": ("-n",), "pull": ("--ranks",), "push": ("--ranks",)}
 _CELL_OPTIONS = ("--ranks", "--timeout", "--no-wait")
 
 
-def complete_line(line: str, namespace: Mapping[str, Any]) -> list[str]:
-    """What may follow in a line that begins with ``%bf`` or ``%%bf``, its last word half typed."""
+def complete_line(line: str, here: Iterable[str], ranks: Iterable[str]) -> list[str]:
+    """What may follow in a line that begins with ``%bf`` or ``%%bf``, its last word half typed.
+
+    Args:
+        line: up to the cursor.
+        here: the names of the notebook's variables.
+        ranks: the names of the ranks' variables, as far as they are known.
+    """
     words = line.split()
     if not line.endswith((" ", "\t")):
         words = words[:-1]
@@ -34,15 +29,9 @@ def complete_line(line: str, namespace: Mapping[str, Any]) -> list[str]:
         return list(COMMANDS)
     command = words[1]
     options = [option for option in _OPTIONS.get(command, ()) if option not in words]
-    if command == "topology":
-        return topology_names() if len(words) == 2 else []
-    if command == "push":
-        return sorted(name for name in namespace if not name.startswith("_")) + options
-    return options
+    if command == "topology" and len(words) == 2:
+        from ifog import topology
 
-
-def topology_names() -> list[str]:
-    """The graphs that ``%bf topology`` knows."""
-    from ifog import topology
-
-    return list(topology.names())
+        return list(topology.names())
+    names = {"push": here, "pull": ranks}.get(command, ())
+    return sorted(name for name in names if not name.startswith("_")) + options

@@ -44,7 +44,7 @@ class _NotebookDisplay:
     def __init__(self, html: str, text: str) -> None:
         from IPython.display import display
 
-        self._handle = display(self._bundle(html, text), raw=True, display_id=True)
+        self._handle = display(self._bundle(html, text), raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def update(self, html: str, text: str) -> None:
         self._handle.update(self._bundle(html, text), raw=True)
@@ -134,6 +134,13 @@ class Live:
         if not self._screen.moves:
             self._show_strip(self._strip.close(outcome))
 
+    def abandon(self, error: BaseException) -> None:
+        """Draw the end of a cell that gave no result."""
+        self._take()
+        self._output.draw()
+        text = f"no answer from the ranks: {type(error).__name__}"
+        self._draw_strip(*notice("stopped", text))
+
     def _take(self) -> None:
         self._cursor, events = self._events.since(self._cursor)
         self._strip.feed(events)
@@ -142,7 +149,9 @@ class Live:
         self._output.feed(pieces)
 
     def _show_strip(self, view: StripView) -> None:
-        html, text = strip_html(view), strip_text(view)
+        self._draw_strip(strip_html(view), strip_text(view))
+
+    def _draw_strip(self, html: str, text: str) -> None:
         if self._strip_display is None:
             self._strip_display = self._screen.show(html, text)
         else:
@@ -157,6 +166,7 @@ class _Output:
         self._fold = Fold()
         self._display: Display | None = None
         self._first = 0
+        self._width = 0
         self._drawn = 0
 
     def feed(self, pieces: Sequence[Written]) -> None:
@@ -189,10 +199,10 @@ class _Output:
         failed: Sequence[Failure] = (),
         free: Sequence[tuple[tuple[int, ...], str]] = (),
     ) -> None:
-        everyone = [block.ranks for block in self._fold.blocks]
-        width = prefix_width([*everyone, *(f.ranks for f in failed), *(r for r, _ in free)])
         if not (blocks or failed or free):
             return
+        ranks = [*(b.ranks for b in blocks), *(f.ranks for f in failed), *(r for r, _ in free)]
+        self._width = width = max(self._width, prefix_width(ranks))
         html = output_html(blocks, failed, free, width)
         text = output_text(blocks, failed, free, width)
         if self._display is None:

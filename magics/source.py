@@ -31,7 +31,7 @@ def prepare(cell: str, transform: Callable[[str], str]) -> Source:
     """
     # The ranks count from the %%bf line, so that their line numbers are the notebook's. A cell
     # magic must stand first, though.
-    code = cell if cell.lstrip().startswith("%%") else f"#\n{cell}"
+    code = cell if cell.lstrip().startswith("%%") else f"# %%bf\n{cell}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the ranks warn, once, where the code runs

@@ -1,0 +1,173 @@
+"""The commands of ``%bf``: each reads its words, asks the cluster, and says what it did."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ifog.errors import ArgumentError, ClusterError, NoClusterError
+from ifog.magics.options import closest, parse_ranks, split_options, whole
+from ifog.magics.runner import DEFAULT_RANKS, Runner
+from ifog.numbers import count, number, rank_ranges
+
+__all__ = ["COMMANDS", "command"]
+
+
+def command(runner: Runner, line: str) -> None:
+    """Do what a ``%bf`` line says.
+
+    Raises:
+        ArgumentError: no such command, or not its words.
+        ClusterError: the cluster cannot do it now.
+    """
+    name, _, rest = line.strip().partition(" ")
+    name = name or "help"
+    if name not in COMMANDS:
+        raise ArgumentError(
+            f"%bf has no command {name!r}{closest(name, list(COMMANDS))}; %bf help lists them"
+        )
+    COMMANDS[name][0](runner, rest)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _words(line: str, usage: str, options: Mapping[str, bool]) -> tuple[list[str], dict[str, str]]:
+    return split_options(line, options, f"%bf {usage}")
+
+
+def _no_words(line: str, usage: str) -> None:
+    plain, _ = _words(line, usage, {})
+    if plain:
+        raise ArgumentError(f"%bf {usage} takes nothing more, found {plain[0]!r}")
+
+
+def _start(runner: Runner, line: str) -> None:
+    plain, found = _words(line, "start [-n 4]", {"-n": True})
+    if plain:
+        raise ArgumentError(f"%bf start does not take {plain[0]!r}. Usage: %bf start [-n 4]")
+    runner.start(whole(found.get("-n", str(DEFAULT_RANKS)), "-n"))
+
+
+def _stop(runner: Runner, line: str) -> None:
+    _no_words(line, "stop")
+    cluster = runner.cluster()
+    cluster.stop()
+    _say(f"{cluster.n} ranks stopped; their variables are gone")
+
+
+def _restart(runner: Runner, line: str) -> None:
+    _no_words(line, "restart")
+    cluster = runner.cluster()
+    cluster.restart()
+    _say(f"{cluster.n} ranks restarted, without variables")
+
+
+def _status(runner: Runner, line: str) -> None:
+    _no_words(line, "status")
+    _say(str(runner.cluster().status()))
+
+
+def _topology(runner: Runner, line: str) -> None:
+    from ifog import topology, weights
+
+    plain, _ = _words(line, "topology NAME", {})
+    if len(plain) != 1:
+        raise ArgumentError(f"%bf topology NAME, with one of: {', '.join(topology.names())}")
+    cluster = runner.cluster_or_default()
+    graph = topology.named(plain[0], cluster.n)
+    runner.require_idle(range(cluster.n), "%bf topology")
+    cluster.set_topology(plain[0])
+    edges = sum(u != v for u, v in graph.edges)
+    rate = weights.spectral_rate(weights.matrix(weights.uniform(graph)))
+    _say(
+        f"{graph.graph['label']}: {cluster.n} ranks, {count(edges)} edges, spectral rate "
+        f"{number(rate)} (a round of averaging leaves that much of the error)"
+    )
+
+
+def _pull(runner: Runner, line: str) -> None:
+    usage = "pull NAME [--ranks 0,2:4]"
+    names, found = _words(line, usage, {"--ranks": True})
+    wrong = [name for name in names if not name.isidentifier()]
+    if not names or wrong:
+        found_text = f"{wrong[0]!r} is not the name of a variable" if wrong else "which variable?"
+        raise ArgumentError(f"{found_text}. Usage: %bf {usage}")
+    cluster = runner.cluster()
+    ranks = parse_ranks(found.get("--ranks"), cluster.n)
+    runner.require_idle(ranks or range(cluster.n), "%bf pull")
+    for name in names:
+        values = cluster.pull(name, ranks)
+        everyone = list(values) == list(range(cluster.n))
+        runner.shell.user_ns[name] = list(values.values()) if everyone else values
+        form = f"a list, {name}[rank]" if everyone else "a dictionary by rank"
+        _say(f"{name}: {form}, from rank{'s' * (len(values) != 1)} {rank_ranges(values)}")
+
+
+def _push(runner: Runner, line: str) -> None:
+    usage = "push NAME... [--ranks 0,2:4]"
+    names, found = _words(line, usage, {"--ranks": True})
+    if not names:
+        raise ArgumentError(f"which variables? Usage: %bf {usage}")
+    namespace = runner.shell.user_ns
+    for name in names:
+        if name not in namespace:
+            visible = [known for known in namespace if not known.startswith("_")]
+            raise ArgumentError(f"the notebook has no variable {name!r}{closest(name, visible)}")
+    cluster = runner.cluster_or_default()
+    ranks = parse_ranks(found.get("--ranks"), cluster.n)
+    runner.require_idle(ranks or range(cluster.n), "%bf push")
+    cluster.push({name: namespace[name] for name in names}, ranks)
+    runner.names |= set(names)
+    where = range(cluster.n) if ranks is None else ranks
+    _say(f"{', '.join(names)}: copied to rank{'s' * (len(where) != 1)} {rank_ranges(where)}")
+
+
+def _dashboard(runner: Runner, line: str) -> None:
+    from IPython.display import display
+
+    _no_words(line, "dashboard")
+    try:
+        widgets = importlib.import_module("ifog.widgets")
+    except ImportError as error:
+        raise ClusterError(
+            f"%bf dashboard needs {error.name}, which is not installed; "
+            "type %pip install 'ifog[lab]' and restart the kernel"
+        ) from None
+    dashboard: Any = widgets.Dashboard(runner.cluster_or_default().events)
+    runner.shell.user_ns["bf_dashboard"] = dashboard
+    display(dashboard)  # type: ignore[no-untyped-call]
+
+
+def _interrupt(runner: Runner, line: str) -> None:
+    _no_words(line, "interrupt")
+    runner.cluster().interrupt()
+    _say("interrupt sent to the ranks; their variables stay")
+
+
+def _help(runner: Runner, line: str) -> None:
+    del line
+    lines = [f"  %bf {usage:<27}{what}" for _, usage, what in COMMANDS.values()]
+    lines.append("  %%bf [--ranks 0,2:4] [--timeout S] [--no-wait]   run the cell on the ranks")
+    try:
+        lines.append(f"{runner.cluster().n} ranks are running.")
+    except NoClusterError:
+        lines.append("No cluster is running: %bf start, or simply run a %%bf cell.")
+    _say("\n".join(lines))
+
+
+COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
+    "start": (_start, "start [-n 4]", "start a cluster of n ranks"),
+    "stop": (_stop, "stop", "end it; its variables are gone"),
+    "restart": (_restart, "restart", "the same number of ranks, without variables"),
+    "status": (_status, "status", "the ranks and what they do"),
+    "topology": (_topology, "topology NAME", "mix over this graph: ring, exponential, ..."),
+    "pull": (_pull, "pull NAME [--ranks 0,2:4]", "bring a variable of the ranks here"),
+    "push": (_push, "push NAME...", "copy variables of the notebook to the ranks"),
+    "dashboard": (_dashboard, "dashboard", "live panels: graph, consensus error, throughput"),
+    "interrupt": (_interrupt, "interrupt", "interrupt what the ranks do"),
+    "help": (_help, "help", "this list"),
+}

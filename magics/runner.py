@@ -1,0 +1,142 @@
+"""Runs cells on the cluster of this notebook, and knows which of them still run."""
+
+from __future__ import annotations
+
+import contextvars
+import importlib
+import sys
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ifog.errors import ClusterError, IfogError, NoClusterError
+from ifog.magics.live import Live, Screen, notice
+from ifog.magics.options import CellOptions, parse_ranks
+from ifog.magics.source import prepare
+from ifog.numbers import duration, rank_ranges
+from ifog.telemetry import now
+
+if TYPE_CHECKING:
+    from ifog.cluster import Cell, Cluster
+
+__all__ = ["DEFAULT_RANKS", "Runner"]
+
+DEFAULT_RANKS = 4
+
+
+class Runner:
+    """What ``%%bf`` and ``%bf`` share.
+
+    Args:
+        shell: the IPython shell of the notebook.
+        screen: where to show things.
+        home: what has ``current`` and ``start_default``; by default the module ``ifog.cluster``.
+    """
+
+    def __init__(self, shell: Any, screen: Screen, home: Any = None) -> None:
+        self.shell = shell
+        self.screen = screen
+        self.names: set[str] = set()
+        self._home = home
+        self._running: list[Cell] = []
+
+    @property
+    def home(self) -> Any:
+        """Where clusters come from; loaded late, because ``%load_ext`` must be quick."""
+        if self._home is None:
+            self._home = importlib.import_module("ifog.cluster")
+        return self._home
+
+    def cluster(self) -> Cluster:
+        """The running cluster.
+
+        Raises:
+            NoClusterError: there is none.
+        """
+        return self.home.current()  # type: ignore[no-any-return] # home may be a stand-in
+
+    def cluster_or_default(self) -> Cluster:
+        """The running cluster, or a new one of four ranks, which is then said."""
+        try:
+            return self.cluster()
+        except NoClusterError:
+            why = "no cluster was running; %bf start -n N chooses another number"
+            return self.start(DEFAULT_RANKS, why)
+
+    def start(self, n: int, why: str = "") -> Cluster:
+        """Start a cluster of ``n`` ranks, telling the progress."""
+        begun, reason = now(), f" ({why})" if why else ""
+        display = self.screen.show(*notice("starting", f"{n} ranks{reason}"))
+
+        def say(step: str) -> None:
+            if self.screen.moves:
+                display.update(*notice("starting", f"{step}{reason}", duration(now() - begun)))
+
+        try:
+            cluster: Cluster = self.home.start_default(n, progress=say)
+        except (IfogError, KeyboardInterrupt) as error:
+            display.update(*notice("stopped", f"{type(error).__name__}", duration(now() - begun)))
+            raise
+        display.update(*notice("done", f"{n} ranks started{reason}", duration(now() - begun)))
+        return cluster
+
+    def require_idle(self, ranks: Iterable[int], what: str) -> None:
+        """Refuse to use ranks on which a ``--no-wait`` cell still runs.
+
+        Raises:
+            ClusterError: one does; the message names it.
+        """
+        self._running = [cell for cell in self._running if not cell.done()]
+        wanted = set(ranks)
+        for cell in self._running:
+            busy = wanted & set(cell.ranks)
+            if busy:
+                raise ClusterError(
+                    f"{what} needs rank{'s' * (len(busy) > 1)} {rank_ranges(busy)}, on which a "
+                    f"--no-wait cell still runs (its ranks: {rank_ranges(cell.ranks)}); wait for "
+                    "it, stop it with %bf interrupt, or choose other ranks"
+                )
+
+    def run(self, options: CellOptions, code: str) -> None:
+        """Run a cell's body and show what comes of it.
+
+        Raises:
+            CellError: the code is no Python, or a rank raised.
+            KeyboardInterrupt: the cell was interrupted.
+        """
+        source = prepare(code, self.shell.transform_cell)
+        cluster = self.cluster_or_default()
+        ranks = parse_ranks(options.ranks, cluster.n)
+        self.require_idle(ranks or range(cluster.n), "%%bf")
+        cursor, _ = cluster.events.since(sys.maxsize)
+        cell = cluster.submit(source.code, ranks, timeout=options.timeout)
+        self.names |= source.names
+        live = Live(self.screen, cell, cluster.n, cluster.events, cursor)
+        if options.wait:
+            _watch(live, cell)
+            return
+        self._running.append(cell)
+        live.tick()
+        context = contextvars.copy_context()  # knows below which cell to display
+        threading.Thread(target=context.run, args=(_follow, live, cell), daemon=True).start()
+
+
+def _watch(live: Live, cell: Cell) -> None:
+    try:
+        result = cell.wait(on_tick=live.tick)
+    except (IfogError, KeyboardInterrupt) as error:
+        live.abandon(error)
+        raise
+    live.finish(result)
+    if result.status == "interrupted":
+        back = f"{len(result.ranks)} rank{'s' * (len(result.ranks) != 1)}"
+        raise KeyboardInterrupt(f"{back} came back, variables are intact; run the next cell")
+    result.raise_for_error()
+
+
+def _follow(live: Live, cell: Cell) -> None:
+    """Keep the display of a cell that nobody waits for; its errors show there."""
+    try:
+        live.finish(cell.wait(on_tick=live.tick))
+    except IfogError as error:
+        live.abandon(error)
