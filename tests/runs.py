@@ -11,7 +11,7 @@ from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, OpEvent, Watch
 
 def ring_matrix(n: int) -> np.ndarray:
     """The mixing matrix of a ring with weights 1/3."""
-    W = np.eye(n) / 3  # noqa: N806 - as in papers
+    W = np.eye(n) / 3
     for i in range(n):
         W[i, (i - 1) % n] += 1 / 3
         W[i, (i + 1) % n] += 1 / 3
@@ -21,7 +21,7 @@ def ring_matrix(n: int) -> np.ndarray:
 def one_peer_matrix(n: int, k: int) -> np.ndarray:
     """Round k of the one-peer exponential schedule: half from the rank 2^(k mod m) before."""
     hop = 2 ** (k % max(int(np.ceil(np.log2(n))), 1))
-    W = np.eye(n) / 2  # noqa: N806 - as in papers
+    W = np.eye(n) / 2
     for i in range(n):
         W[i, (i - hop) % n] += 0.5
     return W
@@ -29,13 +29,13 @@ def one_peer_matrix(n: int, k: int) -> np.ndarray:
 
 def star_matrix(n: int) -> np.ndarray:
     """A star in which everybody averages evenly over those it hears: the mean moves."""
-    W = np.eye(n) / 2  # noqa: N806 - as in papers
+    W = np.eye(n) / 2
     W[1:, 0] = 0.5
     W[0, :] = 1 / n
     return W
 
 
-def graph_event(W: np.ndarray, label: str, t: float = 0.0) -> GraphEvent:  # noqa: N803
+def graph_event(W: np.ndarray, label: str, t: float = 0.0) -> GraphEvent:
     """The declared graph of a matrix."""
     edges = tuple((int(u), int(v), float(W[v, u])) for v, u in np.argwhere(W))
     return GraphEvent(0, t, len(W), label, edges)
@@ -51,7 +51,7 @@ def cell(
     name: str = "x",
     eps: float = 2.220446049250313e-16,
     round_time: float = 0.01,
-    slow: Callable[[int, int], float] = lambda rank, k: 0.004,
+    slow: Callable[[int, int], float] = lambda _rank, _k: 0.004,
 ) -> Iterator[Event]:
     """One cell of ``rounds`` rounds x = W x, in the order of time; x is changed in place."""
     n, d = x.shape
@@ -64,7 +64,7 @@ def cell(
         sample = tuple(map(float, x[rank][pick]))
         yield WatchEvent(rank, t, name, 0, d, norm, eps, sample)
     for k in range(rounds):
-        W = matrix(k)  # noqa: N806 - as in papers
+        W = matrix(k)
         x[:] = W @ x
         begin, end = t + k * round_time, t + (k + 1) * round_time
         for rank in ranks:

@@ -1,0 +1,11 @@
+"""Live panels for notebooks: pictures of events, drawn while the ranks work."""
+
+from __future__ import annotations
+
+from ifog.widgets.consensus import Consensus
+from ifog.widgets.dashboard import Dashboard
+from ifog.widgets.graph import Graph
+from ifog.widgets.panel import Panel
+from ifog.widgets.throughput import Throughput
+
+__all__ = ["Consensus", "Dashboard", "Graph", "Panel", "Throughput"]

@@ -1,0 +1,73 @@
+"""All panels of a run on one page, fed together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets
+import traitlets
+
+from ifog import folds
+from ifog.widgets.bundle import module
+from ifog.widgets.consensus import Consensus
+from ifog.widgets.feed import Feed, source_of
+from ifog.widgets.graph import Graph
+from ifog.widgets.panel import Panel
+from ifog.widgets.throughput import Throughput
+
+__all__ = ["DEFAULT", "Bar", "Dashboard"]
+
+DEFAULT: tuple[type[Panel], ...] = (Graph, Consensus, Throughput)
+
+
+class Bar(Panel):
+    """The line above the panels: run, graph, ranks, round, seconds."""
+
+    _esm = module("bar.js")
+    title = traitlets.Unicode("").tag(sync=True)
+    initial = folds.Status
+    fold = staticmethod(folds.fold_status)
+    view = staticmethod(folds.view_status)
+
+
+class Dashboard(ipywidgets.VBox):
+    """A live page about a cluster; display it as the value of a cell.
+
+    It goes on while a cell blocks the kernel, and a saved notebook keeps what it showed last.
+
+    Args:
+        source: a cluster, its ``events``, or any object with ``since(cursor)``.
+        panels: the panels in reading order; each fills its share of 12 columns.
+        title: the name of the run; by default the number of the cell.
+
+    Raises:
+        TypeError: ``source`` has no events.
+
+    Example:
+        >>> from ifog.telemetry import EventLog
+        >>> page = Dashboard(EventLog())
+        >>> [type(panel).__name__ for panel in page.panels]
+        ['Graph', 'Consensus', 'Throughput']
+        >>> page.close()
+    """
+
+    def __init__(
+        self, source: Any, panels: Sequence[type[Panel]] | None = None, title: str = ""
+    ) -> None:
+        source_of(source)
+        self.bar = Bar(title=title)
+        self.panels = tuple(panel() for panel in (DEFAULT if panels is None else panels))
+        self._grid = ipywidgets.Box(self.panels)
+        self._grid.add_class("ifog-grid")
+        super().__init__((self.bar, self._grid))
+        self.add_class("ifog-dashboard")
+        self._feed = Feed(source, (self.bar, *self.panels))
+        self._feed.start()
+
+    def close(self) -> None:
+        """Stop reading and remove the page; the cluster is not touched."""
+        self._feed.close()
+        for widget in (*self.panels, self.bar, self._grid):
+            widget.close()
+        super().close()

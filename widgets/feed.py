@@ -1,0 +1,111 @@
+"""The thread that keeps panels up to date while a cell blocks the kernel's main thread.
+
+It asks the source for new events some ten times a second, folds them and sets one trait a panel.
+Nothing new costs a comparison; a closed feed costs nothing. A panel that fails says so in its own
+place, and the others go on: nothing here can fail in the notebook.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ifog.telemetry import Event, now
+
+__all__ = ["EventSource", "Feed", "source_of"]
+
+_PERIOD = 0.08  # seconds between two looks at the source
+_SLOW = 0.25  # with many ranks
+_MANY = 32
+_REFRESH = 0.5  # seconds after which clocks and rates move on without news
+
+
+class EventSource(Protocol):
+    """Where events come from: a log, a replay, a simulator's trace."""
+
+    def since(self, cursor: int) -> tuple[int, list[Event]]:
+        """The new cursor and the events after ``cursor``."""
+
+
+class Follower(Protocol):
+    """What a feed keeps up to date."""
+
+    n: int
+
+    def follow(self, source: EventSource, *, refresh: bool) -> None:
+        """Take what is new in ``source``; ``refresh`` asks to move on without news too."""
+
+    def restart(self) -> None:
+        """Read the source again from its beginning."""
+
+
+def source_of(source: Any) -> Any:
+    """``source`` if it has events: an event source, or something with one as ``events``.
+
+    Raises:
+        TypeError: it has none.
+    """
+    if callable(getattr(source, "since", None)):
+        return source
+    if callable(getattr(getattr(source, "events", None), "since", None)):
+        return source
+    raise TypeError(
+        f"a dashboard shows a Cluster or an event log, not {type(source).__name__!r}: "
+        "pass the cluster, its .events, or an object with since(cursor)"
+    )
+
+
+class Feed:
+    """Reads one source for several panels.
+
+    Args:
+        source: an event source, or an object whose ``events`` is one (read anew at each look).
+        panels: the panels, each of which reads at its own cursor.
+    """
+
+    def __init__(self, source: Any, panels: Sequence[Follower]) -> None:
+        self._source = source_of(source)
+        self._panels = tuple(panels)
+        self._closed = threading.Event()
+        self._looking = threading.Lock()
+        self._refreshed = 0.0
+        self._events: Any = None
+        self._thread = threading.Thread(target=self._run, name="ifog dashboard", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more; returns when the thread has ended."""
+        self._closed.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=2.0)
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed.is_set()
+
+    def step(self) -> None:
+        """One look: fold what is new into every panel."""
+        with self._looking:
+            events: EventSource = getattr(self._source, "events", self._source)
+            if self._events not in (None, events):
+                for panel in self._panels:
+                    panel.restart()
+            self._events = events
+            time = now()
+            due = time - self._refreshed > _REFRESH
+            for panel in self._panels:
+                panel.follow(events, refresh=due)
+            if due:
+                self._refreshed = time
+
+    def _run(self) -> None:
+        period = 0.0
+        while not self._closed.wait(period):
+            self.step()
+            many = max((panel.n for panel in self._panels), default=0) > _MANY
+            period = _SLOW if many else _PERIOD

@@ -1,0 +1,102 @@
+"""A panel: one synced ``state``, made by a pure fold and view, drawn by one ES module."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import anywidget
+import traitlets
+
+from ifog.telemetry import Event, now
+from ifog.widgets.bundle import STATIC
+from ifog.widgets.feed import EventSource, Feed
+
+__all__ = ["Panel"]
+
+_log = logging.getLogger(__name__)
+
+
+class Panel(anywidget.AnyWidget):
+    """One picture of a run.
+
+    A subclass names the fold, the view and the ES module; nothing else differs between panels.
+
+    Args:
+        source: a cluster, an event log, or any event source; None when a dashboard feeds it.
+
+    Attributes:
+        state: what is drawn, JSON-ready; kept by a saved notebook.
+        selected: the rank clicked on, or None.
+        table: whether numbers are shown instead of the picture.
+    """
+
+    state = traitlets.Dict().tag(sync=True)
+    selected = traitlets.Int(None, allow_none=True).tag(sync=True)
+    table = traitlets.Bool(False).tag(sync=True)
+    _css = STATIC / "ifog.css"
+
+    span: ClassVar[int] = 12
+    initial: ClassVar[Callable[[], Any]]
+    fold: ClassVar[Callable[[Any, Sequence[Event]], Any]]
+    view: ClassVar[Callable[[Any, float], dict[str, Any]]]
+
+    def __init__(self, source: Any = None, **traits: Any) -> None:
+        feed = None if source is None else Feed(source, (self,))
+        self._folding = threading.Lock()
+        self._folded: Any = type(self).initial()
+        self._cursor = 0
+        super().__init__(**traits)
+        self.add_class(f"ifog-span-{self.span}")
+        self.on_msg(self._receive)
+        self._feed = feed
+        if feed is not None:
+            feed.start()
+
+    @property
+    def n(self) -> int:
+        """How many ranks are shown."""
+        return int(self.state.get("n") or 0)
+
+    def follow(self, source: EventSource, *, refresh: bool) -> None:
+        """Fold what is new in ``source`` and show it; an error is shown, never raised.
+
+        With ``refresh`` clocks and rates of a running cell move on without news too.
+        """
+        with self._folding:
+            if "error" in self.state:
+                return
+            try:
+                self._cursor, events = source.since(self._cursor)
+                if events:
+                    self._folded = type(self).fold(self._folded, events)
+                elif self.state and not (refresh and self._folded.ranks.live):
+                    return
+                state = type(self).view(self._folded, now())
+            except Exception as error:
+                _log.debug("a panel failed", exc_info=True)
+                state = {"error": f"{type(error).__name__}: {error}"}
+            self._show(state)
+
+    def _show(self, state: dict[str, Any]) -> None:
+        with self.hold_sync():
+            self.state = state
+
+    def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        if isinstance(content, dict) and content.get("retry"):
+            self.restart()
+
+    def restart(self) -> None:
+        """Forget everything and read the source again from its beginning."""
+        with self._folding:
+            self._folded = type(self).initial()
+            self._cursor = 0
+            self._show({})
+
+    def close(self) -> None:
+        """Stop reading and remove the panel from the page."""
+        if self._feed is not None:
+            self._feed.close()
+        super().close()

@@ -1,0 +1,132 @@
+// The line above the panels: run, graph, what every rank does, round, seconds.
+
+import { Layer, count, duration, html, svgRoot } from "./draw.js";
+import { addTips } from "./tips.js";
+
+const SILENCE = 6000; // milliseconds without news of a live run before it is called lost
+
+function glyph(layer, doing, rank, x, side) {
+  const tip = { "data-rank": rank, "data-tip": `rank ${rank}, ${doing}` };
+  const shape = { ...tip, class: `pick state-${doing}` };
+  const half = side / 2;
+  if (doing === "stalled") {
+    const d = `M${x + half},0 L${x + side},${side} H${x} Z`;
+    layer.put(`stalled${rank}`, "path", { ...shape, d });
+    return;
+  }
+  const hollow = ["waiting", "finished", "absent"].includes(doing) ? 0.9 : 0;
+  layer.put(`box${rank}`, "rect", {
+    ...shape,
+    x: x + hollow,
+    y: hollow,
+    width: side - 2 * hollow,
+    height: side - 2 * hollow,
+    rx: 2,
+  });
+  const [a, b] = [side * 0.28, side * 0.72];
+  if (doing === "transferring") {
+    const arrow = `M${x + a - 1},${half} H${x + b + 0.6} M${x + half + 0.4},${a} L${x + b + 0.6},${half} L${x + half + 0.4},${b}`;
+    layer.put(`mark${rank}`, "path", { class: "mark quiet", d: arrow });
+  } else if (doing === "dead") {
+    const cross = `M${x + a},${a} L${x + b},${b} M${x + b},${a} L${x + a},${b}`;
+    layer.put(`mark${rank}`, "path", { class: "mark quiet", d: cross });
+  }
+}
+
+// From 17 ranks on ticks in groups of eight, troubled ones taller.
+function ticks(layer, states) {
+  states.forEach((doing, rank) => {
+    const trouble = doing === "stalled" || doing === "dead";
+    layer.put(`tick${rank}`, "rect", {
+      x: rank * 5 + Math.floor(rank / 8) * 4,
+      y: trouble ? 0 : 2,
+      width: 4,
+      height: trouble ? 12 : 8,
+      class: `pick state-${doing}`,
+      "stroke-width": 0.8,
+      "data-rank": rank,
+      "data-tip": `rank ${rank}, ${doing}`,
+    });
+  });
+  return states.length * 5 + Math.floor((states.length - 1) / 8) * 4;
+}
+
+function counts(states) {
+  const sums = {};
+  for (const doing of states) sums[doing] = (sums[doing] ?? 0) + 1;
+  return Object.entries(sums).map(([doing, sum]) => `${sum} ${doing}`).join(", ");
+}
+
+function render({ model, el }) {
+  const root = html("div", "ifog");
+  const bar = html("div", "ifog-bar");
+  const banner = html("div", "ifog-banner");
+  const [title, graph] = [html("span", "ifog-title"), html("span", "ifog-muted")];
+  const right = html("div", "ifog-right");
+  const [round, time] = [html("span"), html("span", "ifog-muted")];
+  const pill = html("span", "ifog-pill");
+  pill.setAttribute("role", "status");
+  const [word, figure] = [html("span", "ifog-muted"), html("b")];
+  round.append(word, figure);
+  const strip = svgRoot(right);
+  right.append(round, time, pill);
+  bar.append(title, graph, right);
+  banner.hidden = true;
+  root.append(bar, banner);
+  el.append(root);
+  addTips(root);
+  const layer = new Layer(strip);
+  let news = performance.now();
+
+  function draw() {
+    const state = model.get("state") ?? {};
+    const n = state.n ?? 0;
+    const fresh = state.cell === null || state.cell === undefined;
+    title.textContent = fresh ? "No run yet" : model.get("title") || `Cell ${state.cell}`;
+    const ranks = `${n} rank${n === 1 ? "" : "s"}`;
+    graph.textContent = state.label ? `${state.label} graph · ${ranks}` : "";
+    const states = state.states ?? [];
+    let width = 0;
+    if (n <= 16) {
+      states.forEach((doing, rank) => glyph(layer, doing, rank, rank * 17, 12));
+      width = Math.max(states.length * 17 - 5, 0);
+    } else if (n <= 64) width = ticks(layer, states);
+    else graph.textContent += `: ${counts(states)}`;
+    layer.sweep();
+    strip.setAttribute("width", width);
+    strip.setAttribute("height", 12);
+    word.textContent = fresh ? (n ? `${ranks} ready` : "") : "round\u00a0";
+    figure.textContent = fresh ? "" : count(state.round);
+    time.textContent = fresh ? "" : duration(state.elapsed);
+    pill.textContent = state.pill ?? "idle";
+    pill.className = `ifog-pill ${state.pill ?? ""}`;
+    const gone = state.pill === "live" && performance.now() - news > SILENCE;
+    root.closest(".ifog-dashboard")?.classList.toggle("ifog-stale", gone);
+    const text = gone ? "no connection for 6 s; last state kept" : state.error || state.lost || "";
+    banner.textContent = text;
+    banner.hidden = !text;
+    banner.className = `ifog-banner${gone || state.error ? " red" : ""}`;
+  }
+
+  const onState = () => {
+    news = performance.now();
+    requestAnimationFrame(draw);
+  };
+  const onClick = (event) => {
+    const rank = event.target.closest?.("[data-rank]")?.dataset.rank;
+    const scope = root.closest(".ifog-dashboard");
+    if (rank === undefined || !scope) return;
+    const detail = { scope, chosen: Number(rank) };
+    document.dispatchEvent(new CustomEvent("ifog-select", { detail }));
+  };
+  root.addEventListener("click", onClick);
+  model.on("change:state change:title", onState);
+  const watch = setInterval(draw, 2000);
+  requestAnimationFrame(draw);
+  return () => {
+    clearInterval(watch);
+    model.off("change:state change:title", onState);
+  };
+}
+
+export default { render };

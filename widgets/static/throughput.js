@@ -1,0 +1,117 @@
+// Where does the time go: rates as figures, one bar a rank, waiting left hollow.
+
+import { Layer, html, percent, svgRoot } from "./draw.js";
+import { mount } from "./frame.js";
+
+const PARTS = ["compute", "transfer", "wait"];
+
+function figures(frame, state) {
+  frame.show("rates", (body) => {
+    const row = html("div", "ifog-figures");
+    frame.memo.figures = state.figures.map(() => {
+      const cell = html("div");
+      const pair = [html("b"), html("span", "ifog-muted")];
+      cell.append(...pair);
+      row.append(cell);
+      return pair;
+    });
+    body.append(row);
+    frame.element = svgRoot(body);
+    frame.layer = new Layer(frame.element);
+  });
+  state.figures.forEach(([value, name], index) => {
+    const [big, small] = frame.memo.figures[index];
+    big.textContent = value;
+    small.textContent = name;
+  });
+}
+
+function legend(layer, left, right) {
+  const group = layer.group("legend");
+  let x = left;
+  for (const part of PARTS) {
+    group.put(`box${part}`, "rect", { x, y: 3, width: 10, height: 10, rx: 1.5, class: part });
+    const text = group.put(part, "text", { x: x + 16, y: 12, class: "muted" }, part);
+    x += 34 + text.getComputedTextLength();
+  }
+  if (right) group.put("busy", "text", { x: right, y: 12, class: "muted end" }, "busy");
+}
+
+function bar(layer, state, index, geometry) {
+  const rank = state.ranks[index];
+  const { left, width, y, tall, dim, rounded } = geometry;
+  const shares = state.shares[index];
+  let x = left;
+  const [rounds, sent] = state.rates[index];
+  const split = PARTS.map((part, k) => `${part} ${percent(shares[k])}`).join(", ");
+  const tip = `rank ${rank}\n${split}\n${rounds} rounds/s, sent ${sent}`;
+  PARTS.forEach((part, k) => {
+    const edge = part === "wait" && rounded ? 0.6 : 0;
+    layer.put(`${part}${rank}`, "rect", {
+      x: x + edge,
+      y: y + edge,
+      width: Math.max(shares[k] * width - (rounded ? 1 : 0) - 2 * edge, 0),
+      height: tall - 2 * edge,
+      rx: rounded ? 1.5 : 0,
+      class: `part pick ${part}`,
+      style: `opacity: ${dim ? 0.35 : 1}${shares[k] * width < 1.5 ? "; display: none" : ""}`,
+      "data-tip": tip,
+      "data-rank": rank,
+    });
+    x += shares[k] * width;
+  });
+}
+
+function draw(frame, state) {
+  figures(frame, state);
+  const many = state.ranks.length > 16;
+  const pitch = many ? 4 : 19;
+  const tall = many ? 3 : 14;
+  const top = 24;
+  const left = many ? 0 : 22;
+  const right = frame.width - (many ? 0 : 44);
+  const bottom = top + pitch * state.ranks.length;
+  frame.element.setAttribute("width", frame.width);
+  frame.element.setAttribute("height", bottom + (many ? 38 : 22));
+  const { layer } = frame;
+  for (const name of ["legend", "bars", "names", "words"]) layer.group(name);
+  legend(layer, left, many ? 0 : frame.width);
+  state.ranks.forEach((rank, index) => {
+    const y = top + pitch * index;
+    const dim = frame.selected !== null && frame.selected !== rank;
+    const geometry = { left, width: right - left, y, tall, dim, rounded: !many };
+    bar(layer.group("bars"), state, index, geometry);
+    if (many) return;
+    const names = layer.group("names");
+    const name = { x: 4, y: y + 11, class: "bold pick", "data-rank": rank };
+    names.put(`name${rank}`, "text", name, rank);
+    const bold = rank === state.busiest && state.ranks.length > 1 ? " bold" : "";
+    const busy = { x: frame.width, y: y + 11, class: bold ? "end bold" : "end muted" };
+    names.put(`busy${rank}`, "text", busy, percent(1 - state.shares[index][2]));
+  });
+  const words = layer.group("words");
+  const loss = words.put("loss", "text", { x: left, y: bottom + 15, class: "bold" }, state.loss);
+  const after = left + (state.loss ? loss.getComputedTextLength() + 8 : 0);
+  words.put("culprit", "text", { x: after, y: bottom + 15, class: "muted" }, state.culprit);
+  if (many) {
+    const slow = `most compute: ranks ${state.slowest.join(", ")}`;
+    words.put("slow", "text", { x: left, y: bottom + 32, class: "muted" }, slow);
+  }
+  layer.sweep();
+}
+
+const table = (state) => [
+  ["rank", "rounds/s", "sent", ...PARTS],
+  state.ranks.map((rank, index) => [rank, ...state.rates[index], ...state.shares[index].map(percent)]),
+];
+
+const view = {
+  title: "Throughput",
+  question: "where does the time go?",
+  height: 130,
+  empty: ["No rounds yet", "", "rates appear after the second round"],
+  draw,
+  table,
+};
+
+export default { render: ({ model, el }) => mount(model, el, view) };

@@ -1,0 +1,20 @@
+// A small text beside the pointer, taken from the element under it.
+
+import { html } from "./draw.js";
+
+export function addTips(root) {
+  const tip = html("div", "ifog-tip");
+  tip.hidden = true;
+  root.append(tip);
+  root.addEventListener("pointermove", (event) => {
+    const target = event.target.closest?.("[data-tip]");
+    tip.hidden = !target;
+    if (!target) return;
+    tip.textContent = target.dataset.tip;
+    const box = root.getBoundingClientRect();
+    const left = event.clientX - box.left + 14;
+    tip.style.left = `${Math.max(0, Math.min(left, box.width - tip.offsetWidth))}px`;
+    tip.style.top = `${event.clientY - box.top + 16}px`;
+  });
+  root.addEventListener("pointerleave", () => (tip.hidden = true));
+}

@@ -1,0 +1,19 @@
+"""Where does the time go?"""
+
+from __future__ import annotations
+
+from ifog import folds
+from ifog.widgets.bundle import module
+from ifog.widgets.panel import Panel
+
+__all__ = ["Throughput"]
+
+
+class Throughput(Panel):
+    """Rounds and bytes a second, and each rank's time: computing, transferring, waiting."""
+
+    _esm = module("throughput.js")
+    span = 5
+    initial = folds.Throughput
+    fold = staticmethod(folds.fold_throughput)
+    view = staticmethod(folds.view_throughput)
