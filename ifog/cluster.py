@@ -1,0 +1,359 @@
+"""The notebook's hand on the ranks: start, run, watch, interrupt, heal, stop.
+
+One thread of the cluster looks after the running cells: it enforces deadlines, notices ranks that
+died, and after a cell that failed anywhere makes the communicator usable again before the cell
+counts as done, so that the next one finds all ranks ready and all variables intact.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ifog.cell import Cell, CellResult, Output, RankError
+from ifog.errors import ArgumentError, ClusterError, IfogError, NoClusterError
+from ifog.status import ClusterStatus, RankStatus
+from ifog.telemetry import EventLog
+
+if TYPE_CHECKING:
+    from ifog.line import Line
+
+__all__ = [
+    "Cell",
+    "CellResult",
+    "Cluster",
+    "ClusterStatus",
+    "Output",
+    "RankError",
+    "RankStatus",
+    "current",
+    "start_default",
+]
+
+_MOST_RANKS = 256
+_HEAL_TIMEOUT = 10.0
+_TOPOLOGY_TIMEOUT = 30.0
+_PULSE = 0.1  # seconds between two looks at running cells
+_REST = 0.5  # seconds between two looks while nothing runs
+Progress = Callable[[str], None]
+_current: Cluster | None = None
+_one_at_a_time = threading.Lock()
+
+
+class Cluster:
+    """``n`` MPI ranks under ipyparallel, one a process; also a context manager.
+
+    Attributes:
+        n: the number of ranks.
+        events: what the ranks report, for dashboards to read at their own pace.
+        running: whether the ranks have been started and not stopped.
+    """
+
+    def __init__(self, n: int = 4) -> None:
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MOST_RANKS:
+            raise ArgumentError(
+                f"a cluster of {n!r} ranks was asked for; choose a number from 1 to "
+                f"{_MOST_RANKS}, such as `%bf start -n 4`"
+            )
+        self.n = n
+        self.events = EventLog()
+        self.running = False
+        self.started = 0.0
+        self._line: Line | None = None
+        self._seq = 0
+        self._cells: list[Cell] = []
+        self._wounded = False
+        self._healing: dict[int, Any] = {}
+        self._lock = threading.RLock()
+        self._nudged = threading.Event()
+        self._closing = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def __enter__(self) -> Cluster:
+        return self if self.running else self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, progress: Progress | None = None) -> Cluster:
+        """Start the ranks; about five seconds for four of them. Returns the cluster itself.
+
+        Args:
+            progress: called with short lines about what is going on.
+
+        Raises:
+            ClusterError: this process has a cluster already.
+            ClusterStartError: the ranks did not come up, twice; carries the launcher's log.
+        """
+        global _current
+        tell = progress or (lambda _: None)
+        with _one_at_a_time:
+            if _current is not None:
+                since = time.strftime("%H:%M:%S", time.localtime(_current.started))
+                raise ClusterError(
+                    f"a cluster of {_current.n} ranks has been running since {since}, and a "
+                    f"process has one at a time: use it, or stop it first with `%bf stop`"
+                )
+            from ifog.line import connect
+
+            line = connect(self.n, self.events, tell)
+            self._line, self._cells, self._wounded, self._healing = line, [], False, {}
+            self.running, self.started = True, time.time()
+            _current = self
+            atexit.register(self.stop)
+            self._closing.clear()
+            self._keeper = threading.Thread(
+                target=self._keep, args=(line,), name="ifog-cluster", daemon=True
+            )
+            self._keeper.start()
+        return self
+
+    def stop(self) -> None:
+        """End all ranks and remove their files; does nothing when they are not running.
+
+        Raises:
+            ClusterError: processes that could not be killed, by their ids.
+        """
+        global _current
+        if not self.running:
+            return
+        self.running = False
+        self._closing.set()
+        self._nudged.set()
+        if self._keeper is not None and self._keeper is not threading.current_thread():
+            self._keeper.join(timeout=_HEAL_TIMEOUT)
+        for cell in self._cells:
+            for rank in cell.missing():
+                cell.lose(rank, "ClusterStopped", "the cluster was stopped")
+            cell.finish()
+        line, self._line, self._cells = self._line, None, []
+        left = [] if line is None else line.stop()
+        atexit.unregister(self.stop)
+        if _current is self:
+            _current = None
+        if left:
+            raise ClusterError(f"these processes could not be killed: {left}; end them by hand")
+
+    def restart(self, n: int | None = None, progress: Progress | None = None) -> Cluster:
+        """Stop, and start fresh ranks; all variables on them are lost."""
+        fresh = Cluster(self.n if n is None else n)
+        self.stop()
+        self.n = fresh.n
+        return self.start(progress)
+
+    def submit(
+        self, code: str, ranks: Sequence[int] | None = None, *, timeout: float | None = None
+    ) -> Cell:
+        """Send ``code`` to the ranks and return at once.
+
+        Args:
+            code: a notebook cell; ``bf`` and ``torch`` are there without import.
+            ranks: who runs it; by default everybody.
+            timeout: seconds after which the ranks are stopped.
+
+        Raises:
+            NoClusterError: the ranks are not running.
+            ArgumentError: a rank that is not in this cluster.
+            ClusterError: a rank died or does not come back from an earlier cell.
+        """
+        chosen, line = self._chosen(ranks), self._usable()
+        with self._lock:
+            self._seq += 1
+            cell = Cell(self._seq, chosen, self, timeout)
+            self._cells.append(cell)
+        line.execute(cell, code)
+        self._nudged.set()
+        return cell
+
+    def run(
+        self,
+        code: str,
+        ranks: Sequence[int] | None = None,
+        *,
+        timeout: float | None = None,
+        on_tick: Callable[[], None] | None = None,
+    ) -> CellResult:
+        """``submit`` and ``wait``; errors of ranks are in the result, not raised."""
+        return self.submit(code, ranks, timeout=timeout).wait(on_tick=on_tick)
+
+    def interrupt(self, ranks: Sequence[int] | None = None) -> None:
+        """Interrupt every running cell that any of the ranks takes part in."""
+        chosen = set(self._chosen(ranks))
+        for cell in self._running_cells():
+            if chosen & set(cell.missing()):
+                cell.interrupt()
+
+    def pull(self, name: str, ranks: Sequence[int] | None = None) -> dict[int, Any]:
+        """The value of ``name`` on each rank, with tensors as NumPy arrays.
+
+        Args:
+            name: a variable or an expression of variables, such as ``"model.weight"``.
+            ranks: where from; by default everywhere. Ranks that died are left out of the default.
+        """
+        chosen, line = self._chosen(ranks), self._connected()
+        alive = [rank for rank in chosen if ranks is not None or rank not in line.dead]
+        futures = {rank: line.apply(rank, "request", "pull", name) for rank in alive}
+        return line.gather(futures, None, f"pulling {name}")
+
+    def push(self, variables: dict[str, Any], ranks: Sequence[int] | None = None) -> None:
+        """Bind ``variables`` on each rank; NumPy arrays arrive as writable NumPy arrays.
+
+        Raises:
+            ArgumentError: a name that no variable can have.
+        """
+        bad = [name for name in variables if not str(name).isidentifier()]
+        if bad:
+            raise ArgumentError(f"{bad[0]!r} cannot be the name of a variable; push identifiers")
+        chosen, line = self._chosen(ranks), self._connected()
+        futures = {rank: line.apply(rank, "request", "push", variables) for rank in chosen}
+        line.gather(futures, None, "pushing")
+
+    def set_topology(self, label: str) -> None:
+        """Mix over the graph of that name, such as ``"ring"``, on every rank.
+
+        Raises:
+            ArgumentError: no such graph over these ranks.
+        """
+        line = self._usable()
+        futures = {r: line.apply(r, "request", "set_topology", label) for r in range(self.n)}
+        try:
+            line.gather(futures, _TOPOLOGY_TIMEOUT, f"setting the topology {label!r}")
+        except IfogError:
+            self._wounded = True
+            self._heal(line, _HEAL_TIMEOUT)
+            raise
+
+    def status(self) -> ClusterStatus:
+        """Who the ranks are and what they are doing."""
+        line = self._line
+        if line is None:
+            return ClusterStatus(self.n, False, "", ())
+        line.look()
+        busy = {rank for cell in self._running_cells() for rank in cell.missing()}
+        return ClusterStatus(self.n, True, self._trouble(), line.rows(busy))
+
+    def send_interrupt(self, ranks: Sequence[int], seq: int) -> None:
+        """Interrupt the ranks if they run cell ``seq``; does not block."""
+        self._command(ranks, "interrupt", cell=seq)
+
+    def send_revoke(self, ranks: Sequence[int], cause: str) -> None:
+        """End waits on these ranks with an error that names ``cause``; does not block."""
+        self._wounded = True
+        self._command(ranks, "revoke", cause=cause)
+
+    def nudge(self) -> None:
+        """Make the keeper look at the cells now."""
+        self._nudged.set()
+
+    def _command(self, ranks: Sequence[int], what: str, **content: Any) -> None:
+        line = self._line
+        if line is not None and not line.broken:
+            for rank in ranks:
+                if rank not in line.dead:
+                    line.control(rank, what, **content)
+
+    def _running_cells(self) -> list[Cell]:
+        with self._lock:
+            return list(self._cells)
+
+    def _connected(self) -> Line:
+        if self._line is None:
+            raise NoClusterError("no cluster is running; start one with `%bf start -n 4`")
+        return self._line
+
+    def _chosen(self, ranks: Sequence[int] | None) -> tuple[int, ...]:
+        self._connected()
+        if ranks is None:
+            return tuple(range(self.n))
+        unknown = sorted({rank for rank in ranks if rank not in range(self.n)})
+        if unknown or not ranks:
+            what = f"ranks {unknown} were" if unknown else "no rank was"
+            raise ArgumentError(f"{what} asked for; this cluster has the ranks 0-{self.n - 1}")
+        return tuple(sorted(set(ranks)))
+
+    def _trouble(self) -> str:
+        line = self._line
+        if line is None:
+            return ""
+        reasons = [line.broken] if line.broken else list(line.dead.values())
+        return f"{', '.join(reasons)}; start fresh ranks with %bf restart" if reasons else ""
+
+    def _usable(self) -> Line:
+        """The line to ranks that can run cells, after healing what an earlier one left.
+
+        Raises:
+            ClusterError: a rank died, or does not come back.
+        """
+        line = self._connected()
+        line.look()
+        if trouble := self._trouble():
+            raise ClusterError(trouble)
+        if not self._wounded:
+            return line
+        if running := self._running_cells():
+            numbers = ", ".join(str(cell.seq) for cell in running)
+            raise ClusterError(
+                f"an earlier cell stopped all communication while cell {numbers} still runs; wait "
+                "for it or interrupt it, then all ranks can start afresh"
+            )
+        if error := self._heal(line, _HEAL_TIMEOUT):
+            raise error
+        return line
+
+    def _heal(self, line: Line, timeout: float) -> ClusterError | None:
+        """Make the communicator usable again on all ranks; returns what prevented it."""
+        with self._lock:
+            if not self._wounded:
+                return None
+            # Ranks that answered an earlier, unfinished healing still wait inside it.
+            if not self._healing:
+                ranks = range(self.n)
+                self._healing = {r: line.apply(r, "request", "heal") for r in ranks}
+            try:
+                line.gather(self._healing, timeout, "healing after a stopped cell")
+            except ClusterError as error:
+                if all(future.done() for future in self._healing.values()):
+                    self._healing = {}
+                return error
+            self._wounded, self._healing = False, {}
+            return None
+
+    def _keep(self, line: Line) -> None:
+        while not self._closing.is_set():
+            self._nudged.wait(_PULSE if self._cells else _REST)
+            self._nudged.clear()
+            line.look()
+            for cell in self._running_cells():
+                for rank in cell.missing():
+                    if reason := line.broken or line.dead.get(rank):
+                        cell.lose(rank, "RankDied", f"{reason}; run %bf restart")
+                if cell.step():
+                    self._settle(cell, line)
+
+    def _settle(self, cell: Cell, line: Line) -> None:
+        with self._lock:
+            self._cells.remove(cell)
+            self._wounded = self._wounded or cell.troubled()
+        gone = self._trouble() or cell.unstoppable()
+        if self._wounded and not gone and not self._running_cells():
+            self._heal(line, cell.healing_time(_HEAL_TIMEOUT))
+        cell.finish()
+
+
+def current() -> Cluster:
+    """The running cluster of this process.
+
+    Raises:
+        NoClusterError: there is none.
+    """
+    if _current is None:
+        raise NoClusterError("no cluster is running; start one with `%bf start -n 4`")
+    return _current
+
+
+def start_default(n: int = 4, progress: Progress | None = None) -> Cluster:
+    """The running cluster, or a fresh one of ``n`` ranks when there is none."""
+    return _current if _current is not None else Cluster(n).start(progress)

@@ -1,0 +1,279 @@
+"""What a rank adds to its IPython engine: a cell's beginning and end, and a line to the notebook.
+
+Cells sent by ``Cluster.submit`` say in their metadata which cell they are and who takes part.
+Around each of them the rank counts, reports and, when its code raises, first wakes the others and
+only then reports the error. While the main thread computes or waits, the control thread answers
+``ifog_request`` messages: interrupt, revoke, what are you waiting for, where are you.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main", "request", "start"]
+
+THREADS = "IFOG_THREADS"
+_ADDRESS_TIMEOUT = 60.0
+_engine: Any = None
+
+
+class Engine:
+    """The hooks of one rank. ``cell`` is the number of the running cell, or None."""
+
+    def __init__(self, shell: Any) -> None:
+        from ifog.context import current
+        from ifog.iopub import IOPubSink
+
+        self.shell = shell
+        self.kernel = shell.kernel
+        self.context = current()
+        self.cell: int | None = None
+        self._status = "ok"
+        self._error: dict[str, Any] | None = None
+        self._interruptible: Any = signal.SIG_DFL
+        self.sink = IOPubSink(self.context.rank, self._publish, self.context.waiting)
+        self.context.sink = self.sink
+        shell.events.register("pre_run_cell", self._begin)
+        shell.events.register("post_run_cell", self._end)
+        shell.set_custom_exc((BaseException,), self._raised)
+        self.kernel.control_handlers["ifog_request"] = self._answer
+
+    def _publish(self, content: dict[str, Any], rows: bytes, parent: Any) -> None:
+        from ifog.iopub import MESSAGE
+
+        topic = f"engine.{self.kernel.engine_id}.{MESSAGE}".encode()
+        self.kernel.session.send(
+            self.kernel.iopub_socket, MESSAGE, content, parent=parent, ident=topic, buffers=[rows]
+        )
+
+    def _begin(self, _: Any) -> None:
+        parent = self.kernel.get_parent("shell")
+        cell = (parent.get("metadata") or {}).get("ifog")
+        if cell is None:
+            return
+        self._status, self._error = "ok", None
+        self.sink.attach(parent, busy=True)
+        self.context.begin_cell(cell["seq"], tuple(cell["ranks"]))
+        self.sink.flush()
+        self.cell = cell["seq"]
+
+    def _raised(self, shell: Any, kind: Any, error: Any, trace: Any, tb_offset: Any = None) -> None:
+        if self.cell is None:
+            shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+            return
+        self._shield()
+        sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
+        self._fail(error)
+
+    def _shield(self) -> None:
+        """Let no late interrupt break the report of the end."""
+        if self.cell is not None:
+            self.cell = None
+            self._interruptible = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _fail(self, error: BaseException) -> None:
+        from ifog.faults import describe
+
+        interrupted = isinstance(error, KeyboardInterrupt)
+        text = str(error).partition("\n")[0]
+        self.context.abort("interrupted" if interrupted else f"{type(error).__name__}: {text}")
+        self._status = "interrupted" if interrupted else "error"
+        self._error = describe(error)
+
+    def _end(self, result: Any) -> None:
+        if self.cell is None and self._error is None:
+            return
+        self._shield()
+        try:
+            error = result and (result.error_before_exec or result.error_in_exec)
+            if error is not None and self._error is None:
+                self._fail(error)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self.sink.flush()
+            self.context.lost = self.sink.lost
+            self.context.end_cell(self._status, self._error)
+            self.sink.flush()
+            self.sink.attach(self.kernel.get_parent("shell"), busy=False)
+        finally:
+            self._error = None
+            signal.signal(signal.SIGINT, self._interruptible)
+
+    def _answer(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        content = parent["content"]
+        try:
+            answer = self._control(content)
+        except Exception as error:  # the client must get an answer whatever happened
+            answer = {"status": "error", "evalue": f"{type(error).__name__}: {error}"}
+        self.kernel.session.send(stream, "ifog_reply", answer, parent=parent, ident=ident)
+
+    def _control(self, content: dict[str, Any]) -> dict[str, Any]:
+        what = content["what"]
+        main_thread = threading.main_thread().ident or 0
+        answer: dict[str, Any] = {"status": "ok", "cell": self.cell}
+        if what == "interrupt":
+            if self.cell is not None and self.cell == content["cell"]:
+                signal.pthread_kill(main_thread, signal.SIGINT)
+        elif what == "revoke":
+            self.context.abort(content["cause"])
+        elif what == "waiting":
+            from ifog.telemetry import encode
+
+            event = self.context.waiting()
+            answer["event"] = None if event is None else encode(event)
+        elif what == "stacks":
+            from ifog.faults import stack
+
+            answer["stack"] = stack(sys._current_frames()[main_thread])
+        return answer
+
+    def push(self, variables: dict[str, Any]) -> None:
+        """Bind the variables in the user's namespace, arrays as writable copies."""
+        self.shell.push({name: _writable(value) for name, value in variables.items()})
+
+    def pull(self, expression: str) -> Any:
+        """The value of ``expression`` with tensors as NumPy arrays."""
+        return _portable(eval(expression, self.shell.user_ns))
+
+    def heal(self) -> None:
+        """Take part in making the communicator usable again."""
+        self.context.heal()
+
+    def set_topology(self, label: str) -> str:
+        """Mix over the graph called ``label``; returns the label it shows."""
+        from ifog.context import load_topology, set_topology
+
+        set_topology(label)
+        return str(load_topology().graph.get("label", label))
+
+
+def request(name: str, *arguments: Any) -> Any:
+    """Serve one request of the client, which is sent by ``apply``."""
+    _engine.sink.attach(_engine.kernel.get_parent("shell"), busy=False)
+    try:
+        return getattr(_engine, name)(*arguments)
+    finally:
+        _engine.sink.flush()
+
+
+def start() -> dict[str, Any]:
+    """Make this engine a rank; returns what ``%bf status`` says about it."""
+    global _engine
+    import torch
+    from IPython.core.getipython import get_ipython
+
+    import ifog
+    from ifog import context
+
+    context.init()
+    _die_by_signal()
+    shell: Any = get_ipython()
+    _engine = Engine(shell)
+    _engine.sink.attach(_engine.kernel.get_parent("shell"), busy=False)
+    if context.rank() == 0:
+        _engine.context.emit_graph()
+    threads = int(os.environ.get(THREADS, "1"))
+    torch.set_num_threads(threads)
+    device = "cpu"
+    if torch.cuda.is_available():
+        index = context.local_rank() % torch.cuda.device_count()
+        torch.cuda.set_device(index)
+        device = f"cuda:{index}"
+    shell.push({"bf": ifog, "ifog": ifog, "torch": torch}, interactive=False)
+    _engine.sink.flush()
+    return {
+        "rank": context.rank(),
+        "size": context.size(),
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "device": device,
+        "threads": threads,
+    }
+
+
+def _writable(value: Any) -> Any:
+    """A value that arrived in a message, with arrays that may be written to."""
+    import numpy as np
+
+    if isinstance(value, np.ndarray):
+        return value if value.flags.writeable else value.copy()
+    return _mapped(_writable, value)
+
+
+def _portable(value: Any) -> Any:
+    """The value with every tensor in it as a NumPy array, for a process without torch."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu()
+        if tensor.dtype is torch.bfloat16:  # unknown to NumPy
+            tensor = tensor.float()
+        return tensor.numpy()
+    return _mapped(_portable, value)
+
+
+def _mapped(change: Any, value: Any) -> Any:
+    if type(value) in (dict, OrderedDict):
+        return {key: change(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(change(item) for item in value)
+    return value
+
+
+def _die_by_signal() -> None:
+    """Make a failing exit visible to MPI, which notices signals but not exit codes."""
+    leave, rank_process = os._exit, os.getpid()
+
+    def leave_by_signal(status: int) -> None:
+        if status and os.getpid() == rank_process:
+            os.kill(rank_process, signal.SIGKILL)
+        leave(status)
+
+    os._exit = leave_by_signal  # type: ignore[assignment] # it does not return either
+
+
+def main() -> None:
+    """Run one MPI rank as an IPython engine until it is killed; the launcher's command."""
+    # All ranks meet in MPI's initialisation while nothing slow has been imported yet.
+    importlib.import_module("ifog.transport.mpi")
+    preload = threading.Thread(target=importlib.import_module, args=("ifog.ops",), daemon=True)
+    preload.start()
+    from ipyparallel.engine.app import IPEngine
+
+    rank = os.environ["OMPI_COMM_WORLD_RANK"]
+    try:
+        os.environ["IPP_CONNECTION_INFO"] = _address()
+        IPEngine.launch_instance([*sys.argv[1:], f"--IPEngine.id={rank}"])
+    except BaseException:  # SystemExit too: the engine's way to say that it could not register
+        traceback.print_exc()
+        sys.stderr.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    # MPI's own farewell waits for ranks that may be dead.
+    os._exit(0)
+
+
+def _address() -> str:
+    """Where the controller listens, once it has said so."""
+    folder = Path(os.environ["IPP_PROFILE_DIR"]) / "security"
+    path = folder / f"ipcontroller-{os.environ['IPP_CLUSTER_ID']}-engine.json"
+    pause, deadline = threading.Event(), time.monotonic() + _ADDRESS_TIMEOUT
+    while time.monotonic() < deadline:
+        try:
+            text = path.read_text()
+            json.loads(text)
+        except (OSError, ValueError):
+            pause.wait(0.02)  # not written yet, or half
+        else:
+            return text
+    raise TimeoutError(f"the controller wrote no address to {path}")

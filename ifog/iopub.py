@@ -1,0 +1,131 @@
+"""Events on their way from a rank to the notebook, over the engine's own output channel.
+
+An operation pays for one append to a queue. A thread wakes at most every 50 ms while something is
+queued and sends all of it as one ``ifog_events`` message, whose parent is the request being
+served, so that the notebook's side finds the cell it belongs to; the channel is authenticated and
+ordered, and it is the one that printed text takes. The rows travel as a JSON buffer beside the
+message's content, because Jupyter's own packer refuses NaN and infinity, which norms of diverging
+iterates are.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WaitEvent, decode, encode, now
+
+__all__ = ["MESSAGE", "IOPubSink", "events_of"]
+
+MESSAGE = "ifog_events"
+_PERIOD = 0.05  # seconds between two messages
+_LOOK = 0.25  # seconds between two looks at what the main thread waits for
+_LIMIT = 2000  # events in one message
+_KEPT = (CellStart, CellEnd, GraphEvent)
+
+
+class IOPubSink:
+    """Sends a rank's events through ``send(content, rows, parent)``, in batches.
+
+    Attributes:
+        lost: the events of this cell that were dropped because they came too fast.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        send: Callable[[dict[str, Any], bytes, Any], None],
+        waiting: Callable[[], WaitEvent | None],
+    ) -> None:
+        self.lost = 0
+        self._rank = rank
+        self._send = send
+        self._waiting = waiting
+        self._parent: Any = None
+        self._busy = False
+        self._looked = 0.0
+        self._pending: deque[Event] = deque()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ifog-events", daemon=True)
+        self._thread.start()
+
+    def write(self, events: Sequence[Event]) -> None:
+        """Queue the events."""
+        self._pending.extend(events)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def attach(self, parent: Any, *, busy: bool) -> None:
+        """Send from now on in answer to ``parent``; while ``busy``, report waits too."""
+        if busy:
+            self.lost = 0
+        self._parent = parent
+        self._busy = busy
+        self._wake.set()
+
+    def flush(self) -> None:
+        """Send what is queued now; returns when it is handed to the channel."""
+        with self._lock:
+            pending = self._pending
+            events = [pending.popleft() for _ in range(len(pending))]
+            if not events:
+                return
+            kept = _thinned(events)
+            lost = len(events) - len(kept)
+            self.lost += lost
+            rows = json.dumps([encode(event) for event in kept], default=_plain)
+            content = {"rank": self._rank, "count": len(kept), "lost": lost}
+            self._send(content, rows.encode(), self._parent)
+
+    def close(self) -> None:
+        """Send the rest and end the thread."""
+        self._closed.set()
+        self._wake.set()
+        self._thread.join(timeout=1.0)
+        self.flush()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._wake.wait(_LOOK if self._busy else None)
+            self._wake.clear()
+            if self._busy:
+                self._look()
+            self.flush()
+            self._closed.wait(_PERIOD)
+
+    def _look(self) -> None:
+        moment = now()
+        if moment - self._looked < _LOOK:
+            return
+        self._looked = moment
+        event = self._waiting()
+        if event is not None and moment - event.since > _LOOK:
+            self._pending.append(event)
+
+
+def _thinned(events: list[Event]) -> list[Event]:
+    """The newest events up to the limit, and all that folds cannot do without."""
+    surplus = len(events) - _LIMIT
+    if surplus <= 0:
+        return events
+    old = [event for event in events[:surplus] if isinstance(event, _KEPT)]
+    return old + events[surplus:]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def events_of(message: dict[str, Any]) -> tuple[list[Event], int]:
+    """The events of an ``ifog_events`` message, and how many the rank dropped before them.
+
+    Raises:
+        ValueError: the rows are not of this version.
+    """
+    rows: Iterable[Any] = json.loads(bytes(message["buffers"][0]))
+    return [decode(row) for row in rows], int(message["content"]["lost"])

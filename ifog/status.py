@@ -1,0 +1,40 @@
+"""What ``%bf status`` says about a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = ["ClusterStatus", "RankStatus"]
+
+
+class RankStatus(NamedTuple):
+    """One rank; ``state`` is "idle", "running", "waiting", "suspended" or "dead"."""
+
+    rank: int
+    pid: int
+    host: str
+    device: str
+    threads: int
+    state: str
+
+
+@dataclass(frozen=True, repr=False)
+class ClusterStatus:
+    """The ranks of a cluster; ``trouble`` is empty while cells can be run."""
+
+    n: int
+    running: bool
+    trouble: str
+    rows: tuple[RankStatus, ...]
+
+    def __repr__(self) -> str:
+        if not self.running:
+            return "no cluster is running; start one with %bf start"
+        table = [RankStatus._fields, *(tuple(map(str, row)) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
+        return "\n".join([*lines, self.trouble] if self.trouble else lines)
