@@ -10,7 +10,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 from ifog.errors import IfogError
 from ifog.magics.commands import command
-from ifog.magics.complete import complete_line
+from ifog.magics.complete import matcher
 from ifog.magics.live import Screen, screen_of
 from ifog.magics.options import parse_cell_line
 from ifog.magics.runner import Runner
@@ -52,6 +52,10 @@ class BfMagics(Magics):
             else:
                 self._runner.run(parse_cell_line(line), cell)
 
-    def complete(self, _: Any, event: Any) -> list[str]:
-        """Tab completion, as a hook of IPython's ``complete_command``."""
-        return complete_line(event.line, self._runner.shell.user_ns, self._runner.names)
+    def register(self) -> None:
+        """Make the magics and their completion known to the shell."""
+        runner, shell = self._runner, self._runner.shell
+        shell.register_magics(self)
+        shell.Completer.custom_matchers.append(
+            matcher(lambda: list(shell.user_ns), lambda: runner.names)
+        )

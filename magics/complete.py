@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from ifog.magics.commands import COMMANDS
 
-__all__ = ["complete_line"]
+__all__ = ["complete_line", "matcher"]
 
 _OPTIONS = {"start": ("-n",), "pull": ("--ranks",), "push": ("--ranks",)}
 _CELL_OPTIONS = ("--ranks", "--timeout", "--no-wait")
@@ -35,3 +36,26 @@ def complete_line(line: str, here: Iterable[str], ranks: Iterable[str]) -> list[
         return list(topology.names())
     names = {"push": here, "pull": ranks}.get(command, ())
     return sorted(name for name in names if not name.startswith("_")) + options
+
+
+def matcher(here: Callable[[], Iterable[str]], ranks: Callable[[], Iterable[str]]) -> Any:
+    """A matcher for ``IPCompleter.custom_matchers`` that answers alone for our lines.
+
+    Args:
+        here: gives the names of the notebook's variables.
+        ranks: gives those of the ranks.
+    """
+    from IPython.core.completer import SimpleCompletion, context_matcher
+
+    @context_matcher(identifier="ifog.bf")  # type: ignore[untyped-decorator] # IPython's
+    def match(context: Any) -> dict[str, Any]:
+        line = context.text_until_cursor.lstrip()
+        if not line.startswith(("%bf ", "%%bf ")):
+            return {"completions": []}
+        typed = "" if line.endswith((" ", "\t")) else line.split()[-1]
+        skip = len(typed) - len(context.token) if typed.endswith(context.token) else 0
+        words = complete_line(line, here(), ranks())
+        found = [SimpleCompletion(word[skip:]) for word in words if word.startswith(typed)]
+        return {"completions": found, "suppress": True}
+
+    return match

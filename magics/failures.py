@@ -8,7 +8,10 @@ from typing import Any, NamedTuple, Protocol
 from ifog.magics.fold import Fold
 from ifog.numbers import rank_ranges
 
-__all__ = ["Failure", "Raised", "failures", "primary", "released", "summary"]
+__all__ = ["Failure", "Raised", "failures", "message", "primary", "released", "summary"]
+
+
+_TOLD = 4  # failures in the message of an exception
 
 
 class Raised(Protocol):
@@ -35,7 +38,7 @@ class Failure(NamedTuple):
         ranks: who raised it.
         headline: type and message.
         place: cell line and function, or the empty string.
-        traceback: of the first of the ranks.
+        traceback: of the first of the ranks, its last line (the headline) left out.
     """
 
     ranks: tuple[int, ...]
@@ -69,7 +72,7 @@ def failures(errors: Mapping[int, Raised]) -> list[Failure]:
     places = {rank: _place(error) for rank, error in causes.items()}
     fold.feed(_Line(rank, places[rank], _headline(error), {}) for rank, error in causes.items())
     return [
-        Failure(block.ranks, block.text, block.kind, causes[block.ranks[0]].traceback)
+        Failure(block.ranks, block.text, block.kind, _frames(causes[block.ranks[0]]))
         for block in fold.blocks
     ]
 
@@ -93,6 +96,13 @@ def _reason(errors: Mapping[int, Raised], peer: int) -> str:
     return f"rank {peer} raised {cause.ename}"
 
 
+def _frames(error: Raised) -> str:
+    text = error.traceback.rstrip()
+    for last in (_headline(error), f"{error.ename}: {error.evalue}", "KeyboardInterrupt:"):
+        text = text.removesuffix(last).rstrip()
+    return text
+
+
 def _headline(error: Raised) -> str:
     return f"{error.ename}: {error.evalue}" if error.evalue else error.ename
 
@@ -102,6 +112,19 @@ def _place(error: Raised) -> str:
     if error.where and error.where != "<module>":
         parts.append(f"in {error.where}")
     return ", ".join(parts)
+
+
+def message(errors: Mapping[int, Raised]) -> str:
+    """What the notebook's own exception says: a line for each of the first failures."""
+    found = failures(errors)
+    lines = []
+    for failure in found[:_TOLD]:
+        place = f" ({failure.place})" if failure.place else ""
+        lines.append(f"[{rank_ranges(failure.ranks)}] {failure.headline}{place}")
+    if len(found) > _TOLD:
+        lines.append(f"and {len(found) - _TOLD} more")
+    lines += [f"[{rank_ranges(ranks)}] {reason}" for ranks, reason in released(errors)]
+    return "\n".join(lines)
 
 
 def summary(errors: Mapping[int, Raised]) -> str:

@@ -22,6 +22,7 @@ _NUMBER = re.compile(
     r"|(?<![\w.])(?:nan|[-+]?inf)(?!\w))"
 )
 _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
+_CELL_FILE = re.compile(r"\S*/ipykernel_\d+/\d+\.py(?=:\d)")
 _RICH = ("text/html", "image/svg+xml", "image/png", "image/jpeg")
 _LOOK_AHEAD = 64  # keeps a rank that lags by thousands of lines cheap
 
@@ -153,6 +154,7 @@ class Fold:
         self.blocks: list[Block] = []
         self.version = 0
         self._open: dict[tuple[int, str], str] = {}
+        self._values: dict[int, Written] = {}
         self._last: dict[int, int] = {}
         self._like: dict[tuple[Any, ...], list[int]] = {}
         self._floor = 0
@@ -161,17 +163,21 @@ class Fold:
         """Take pieces in their order of arrival; a stream's piece may end within a line."""
         for piece in pieces:
             self.version += 1
+            self._add_value(piece.rank)
             if piece.kind in ("stdout", "stderr"):
                 self._stream(piece)
-            else:
-                self._close(piece.rank)
-                rich = {mime: piece.data[mime] for mime in _RICH if mime in piece.data}
-                self._add(piece.rank, piece.kind, _ESCAPE.sub("", piece.text), rich)
+                continue
+            self._close(piece.rank)
+            self._values[piece.rank] = piece
+            if piece.kind != "result":
+                self._add_value(piece.rank)
 
     def finish(self) -> None:
         """Close lines that had no end yet: nothing more will come."""
         for rank, _ in list(self._open):
             self._close(rank)
+        for rank in sorted(self._values):
+            self._add_value(rank)
         self.version += 1
 
     def freeze(self, index: int) -> None:
@@ -179,10 +185,16 @@ class Fold:
         self._floor = index
 
     def tail(self) -> list[Block]:
-        """The lines that have no end yet (a progress bar), folded among themselves."""
+        """Lines without an end yet (a progress bar) and values, folded among themselves.
+
+        The value of a rank's last expression waits for those of the other ranks: together they
+        are the last blocks, in the order of the ranks.
+        """
         live = Fold()
         for (rank, kind), text in self._open.items():
             live._add(rank, kind, _last_state(text), {})
+        live._values = dict(self._values)
+        live.finish()
         return [block for block in live.blocks if block.text]
 
     def _stream(self, piece: Written) -> None:
@@ -194,11 +206,18 @@ class Fold:
             # A bar that redraws itself for hours must not grow: only its last states matter.
             self._open[key] = "\r".join(rest.split("\r")[-2:]) if "\r" in rest else rest
 
+    def _add_value(self, rank: int) -> None:
+        value = self._values.pop(rank, None)
+        if value is not None:
+            rich = {mime: value.data[mime] for mime in _RICH if mime in value.data}
+            self._add(rank, value.kind, value.text, rich)
+
     def _close(self, rank: int) -> None:
         for key in [key for key in self._open if key[0] == rank]:
             self._add(rank, key[1], _last_state(self._open.pop(key)), {})
 
     def _add(self, rank: int, kind: str, text: str, data: Mapping[str, Any]) -> None:
+        text = _CELL_FILE.sub("cell", _ESCAPE.sub("", text))  # the path holds a process id
         pieces = _NUMBER.split(text)
         frame, numbers = tuple(pieces[::2]), tuple(pieces[1::2])
         alike = self._like.setdefault((kind, frame, repr(sorted(data.items()))), [])

@@ -67,7 +67,7 @@ def output_text(
         lines += _indented(_label(block.ranks), [*block.text.split("\n"), *below], width)
     for failure in failures:
         below = [failure.place] if failure.place else []
-        body = [*failure.headline.split("\n"), *below, *failure.traceback.rstrip().split("\n")]
+        body = [*failure.headline.split("\n"), *below, *failure.traceback.splitlines()]
         lines += _indented(_label(failure.ranks), body, width)
     for ranks, reason in released:
         lines += _indented(_label(ranks), [reason], width)
@@ -112,6 +112,8 @@ def _block_html(block: Block) -> str:
 
 def _failure_html(failure: Failure) -> str:
     head = f'<span class="ifog-error">{escape(failure.headline)}</span>'
+    if not failure.traceback:
+        return head + (f'<div class="ifog-muted">{escape(failure.place)}</div>')
     place = f"{failure.place}; " if failure.place else ""
     return head + _details(f"{place}full traceback folded, click to open", failure.traceback)
 
@@ -175,4 +177,4 @@ def _glyphs_html(view: StripView) -> str:
 def _spark_html(view: StripView) -> str:
     if not view.error:
         return ""
-    return f'<span class="ifog-glyphs">{spark(view.spark)}<span>{escape(view.error)}</span></span>'
+    return f'<span class="ifog-word ifog-spark">{spark(view.spark)}{escape(view.error)}</span>'

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ifog.errors import ClusterError, IfogError, NoClusterError
+from ifog.magics.failures import message
 from ifog.magics.live import Live, Screen, notice
 from ifog.magics.options import CellOptions, parse_ranks
 from ifog.magics.source import prepare
@@ -30,7 +31,7 @@ class Runner:
     Args:
         shell: the IPython shell of the notebook.
         screen: where to show things.
-        home: what has ``current`` and ``start_default``; by default the module ``ifog.cluster``.
+        home: what has ``current`` and ``Cluster``; by default the module ``ifog.cluster``.
     """
 
     def __init__(self, shell: Any, screen: Screen, home: Any = None) -> None:
@@ -66,6 +67,7 @@ class Runner:
     def start(self, n: int, why: str = "") -> Cluster:
         """Start a cluster of ``n`` ranks, telling the progress."""
         begun, reason = now(), f" ({why})" if why else ""
+        cluster: Cluster = self.home.Cluster(n)
         display = self.screen.show(*notice("starting", f"{n} ranks{reason}"))
 
         def say(step: str) -> None:
@@ -73,9 +75,9 @@ class Runner:
                 display.update(*notice("starting", f"{step}{reason}", duration(now() - begun)))
 
         try:
-            cluster: Cluster = self.home.start_default(n, progress=say)
+            cluster.start(progress=say)
         except (IfogError, KeyboardInterrupt) as error:
-            display.update(*notice("stopped", f"{type(error).__name__}", duration(now() - begun)))
+            display.update(*notice("stopped", type(error).__name__, duration(now() - begun)))
             raise
         display.update(*notice("done", f"{n} ranks started{reason}", duration(now() - begun)))
         return cluster
@@ -131,7 +133,10 @@ def _watch(live: Live, cell: Cell) -> None:
     if result.status == "interrupted":
         back = f"{len(result.ranks)} rank{'s' * (len(result.ranks) != 1)}"
         raise KeyboardInterrupt(f"{back} came back, variables are intact; run the next cell")
-    result.raise_for_error()
+    try:
+        result.raise_for_error()
+    except ClusterError as error:  # the same, in the words of what stands above it
+        raise type(error)(message(result.errors)) from None
 
 
 def _follow(live: Live, cell: Cell) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from html.parser import HTMLParser
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 
-from ifog.magics.failures import failures, released
+from ifog.magics.failures import failures, message, released
 from ifog.magics.fold import Fold
 from ifog.magics.live import Live
 from ifog.magics.render import output_html, output_text, prefix_width, strip_html, strip_text
@@ -30,7 +31,7 @@ class Output(NamedTuple):
     rank: int
     kind: str
     text: str
-    data: dict = {}
+    data: Mapping = MappingProxyType({})
 
 
 class RankError(NamedTuple):
@@ -49,7 +50,7 @@ class Result(NamedTuple):
     nbytes: int = 230_000_000
     wait: float = 0.23
     status: str = "ok"
-    errors: dict = {}
+    errors: Mapping = MappingProxyType({})
 
 
 def folded(*outputs):
@@ -196,6 +197,22 @@ def test_equal_values_of_many_lines_are_one_block():
     assert text_of(fold) == ("[0-1] tensor([[1., 2.],\n              [3., 4.]])")
 
 
+def test_values_come_last_in_the_order_of_the_ranks():
+    fold = folded(
+        (1, "stdout", "x\n"), (1, "result", "'b'"), (0, "result", "'a'"), (0, "stderr", "late\n"),
+        (2, "stdout", "x\n"), (2, "result", "'b'"),
+    )  # fmt: skip
+    assert [(b.ranks, b.text) for b in fold.blocks] == [
+        ((1, 2), "x"), ((0,), "'a'"), ((0,), "late"), ((1, 2), "'b'"),
+    ]  # fmt: skip
+
+
+def test_warnings_of_a_cell_are_equal_although_their_file_has_a_process_id():
+    warning = "/tmp/ipykernel_{0}/123.py:3: UserWarning: careful\n"
+    fold = folded(*((r, "stderr", warning.format(100 + r)) for r in range(3)))
+    assert text_of(fold) == "[0-2] cell:3: UserWarning: careful"
+
+
 def test_a_frozen_block_takes_no_further_line():
     fold = Fold()
     fold.feed([Output(0, "stdout", "hello\n")])
@@ -262,6 +279,17 @@ def test_equal_errors_are_one_and_released_ranks_are_no_errors():
     assert released(errors) == [((0,), "released: rank 1 raised ValueError")]
 
 
+def test_the_message_of_the_exception_names_ranks_lines_and_reasons():
+    errors = {
+        1: RankError("ValueError", "bad 1", 3, "grad"),
+        2: RankError("ValueError", "bad 2", 3, "grad"),
+        0: RankError("PeerFailedError", "rank 1 failed", 3, "", 1),
+    }
+    assert message(errors) == (
+        "[1-2] ValueError: bad 1 … 2 (cell line 3, in grad)\n[0] released: rank 1 raised ValueError"
+    )
+
+
 def test_interrupts_are_no_errors():
     errors = {0: RankError("KeyboardInterrupt", ""), 1: RankError("PeerFailedError", "", peer=0)}
     assert failures(errors) == []
@@ -285,12 +313,12 @@ class Tags(HTMLParser):
         self.seen = []
         self.texts = []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag, attrs):  # noqa: ARG002 - the base class's form
         self.seen.append(tag)
         if tag not in ("img", "rect", "path", "polyline"):
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag, attrs):  # noqa: ARG002 - the base class's form
         self.seen.append(tag)
 
     def handle_endtag(self, tag):

@@ -1,0 +1,441 @@
+"""``%%bf`` and ``%bf`` in an IPython shell of this process, over a cluster that only pretends."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from ifog import topology
+from ifog.cell import CellResult, Output, RankError
+from ifog.errors import ArgumentError, CellError, ClusterError, NoClusterError
+from ifog.magics import load_ipython_extension, unload_ipython_extension
+from ifog.magics.bf import BfMagics
+from ifog.magics.options import parse_cell_line, parse_ranks
+from ifog.magics.source import prepare
+from ifog.telemetry import EventLog
+
+
+class FakeCell:
+    """Ends when it is told to, with what it was told."""
+
+    def __init__(self, seq, code, ranks, timeout):
+        self.seq, self.code, self.ranks, self.timeout = seq, code, ranks, timeout
+        self.started = time.time()
+        self.outputs = []
+        self.status, self.errors = "ok", {}
+        self.held = False
+
+    def done(self):
+        return not self.held
+
+    def wait(self, on_tick):
+        deadline = time.monotonic() + 10
+        while self.held:
+            assert time.monotonic() < deadline, "nobody let the cell end"
+            on_tick()
+        on_tick()
+        return CellResult(
+            self.seq, self.ranks, 0.5, 0, 0, 0.0, self.status, self.errors, tuple(self.outputs)
+        )
+
+
+def go(cell):
+    cell.held = False
+
+
+def hold(cell):
+    cell.held = True
+
+
+class FakeCluster:
+    def __init__(self, n, home):
+        self.n, self.events, self.running, self.home = n, EventLog(), False, home
+        self.cells, self.calls, self.variables = [], [], {}
+        self.prepare = go
+
+    def start(self, progress):
+        if self.home.cluster is not None and self.home.cluster.running:
+            raise ClusterError("a cluster of 4 ranks is running; stop it first with %bf stop")
+        progress("connecting")
+        self.running, self.home.cluster = True, self
+
+    def submit(self, code, ranks=None, *, timeout=None):
+        chosen = tuple(range(self.n)) if ranks is None else tuple(ranks)
+        cell = FakeCell(len(self.cells) + 1, code, chosen, timeout)
+        self.prepare(cell)
+        self.cells.append(cell)
+        return cell
+
+    def pull(self, name, ranks=None):
+        return {r: self.variables[name][r] for r in ranks or range(self.n)}
+
+    def push(self, variables, ranks=None):
+        self.calls.append(("push", variables, ranks))
+
+    def set_topology(self, label):
+        self.calls.append(("topology", label))
+
+    def status(self):
+        return SimpleNamespace(__str__=lambda _: "fine")
+
+    def stop(self):
+        self.running = False
+        self.calls.append(("stop",))
+
+    def restart(self):
+        self.calls.append(("restart",))
+
+    def interrupt(self):
+        self.calls.append(("interrupt",))
+        for cell in self.cells:
+            cell.held = False
+
+
+class FakeHome:
+    """Stands in for the module ``ifog.cluster``."""
+
+    def __init__(self):
+        self.cluster = None
+
+    def current(self):
+        if self.cluster is None or not self.cluster.running:
+            raise NoClusterError("no cluster is running; type %bf start")
+        return self.cluster
+
+    def Cluster(self, n):  # noqa: N802 - the name of what it stands for
+        if n < 1:
+            raise ArgumentError(f"a cluster of {n} ranks was asked for; choose a number from 1 on")
+        return FakeCluster(n, self)
+
+
+class RecordingScreen:
+    moves = True
+
+    def __init__(self):
+        self.displays = []
+
+    def show(self, html, text):
+        self.displays.append(SimpleNamespace(text=text, html=html))
+        display = self.displays[-1]
+        display.update = lambda html, text: vars(display).update(html=html, text=text)
+        return display
+
+    @property
+    def text(self):
+        return "\n".join(display.text for display in self.displays)
+
+
+def completions(shell, text):
+    """What a notebook offers for the word at the end of ``text``."""
+    with provisionalcompleter():
+        found = list(shell.Completer.completions(text, len(text)))
+    return [completion.text for completion in found]
+
+
+@pytest.fixture(scope="module")
+def shell():
+    config = Config()
+    config.HistoryManager.enabled = False
+    return InteractiveShell(config=config)
+
+
+@pytest.fixture
+def bench(shell):
+    """A shell with the magics over a fake home: ``bench.cell(line, body)``, ``bench.line(...)``."""
+    shell.reset()
+    home, screen = FakeHome(), RecordingScreen()
+    magics = BfMagics(shell, screen, home)
+    unload_ipython_extension(shell)
+    magics.register()
+    return SimpleNamespace(
+        shell=shell,
+        home=home,
+        screen=screen,
+        cell=lambda line, body: shell.run_cell_magic("bf", line, body),
+        line=lambda line: shell.run_line_magic("bf", line),
+        complete=lambda line: completions(shell, line),
+    )
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("text", "ranks"),
+    [
+        (None, None),
+        ("all", None),
+        ("0", (0,)),
+        ("0,2:4", (0, 2, 3)),
+        ("1-3", (1, 2, 3)),
+        ("::2", (0, 2)),
+        ("2:", (2, 3)),
+        ("-1:", (3,)),
+        ("3,0,0", (0, 3)),
+    ],
+)
+def test_ranks_are_read_as_lists_slices_and_ranges(text, ranks):
+    assert parse_ranks(text, 4) == ranks
+
+
+@pytest.mark.parametrize("text", ["4", "0,7", "2-9", "x", "1;2", "", "2:2", "::0", "-1"])
+def test_wrong_ranks_are_refused_naming_those_there_are(text):
+    with pytest.raises(ArgumentError, match="0-3"):
+        parse_ranks(text, 4)
+
+
+def test_cell_options_are_read_in_any_order():
+    assert parse_cell_line("--no-wait --timeout 2.5 --ranks=0,2:4") == ("0,2:4", 2.5, False)
+    assert parse_cell_line("") == (None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--rank 0", "did you mean '--ranks'"),
+        ("--timeout", "needs a value"),
+        ("--timeout 0", "above 0"),
+        ("--timeout soon", "above 0"),
+        ("print(1)", "below the first line"),
+        ("'", "cannot read"),
+    ],
+)
+def test_wrong_cell_options_are_refused_with_what_to_type(line, message):
+    with pytest.raises(ArgumentError, match=message):
+        parse_cell_line(line)
+
+
+# Cells
+
+
+def test_a_cell_without_cluster_starts_four_ranks_and_says_so(bench):
+    bench.cell("", "x = 1")
+    assert bench.home.cluster.n == 4
+    assert "4 ranks started" in bench.screen.displays[0].text
+    assert "%bf start -n N" in bench.screen.displays[0].text
+
+
+def test_a_cell_reaches_the_chosen_ranks_with_its_timeout(bench):
+    bench.cell("--ranks 0,2:4 --timeout 5", "x = 1\n")
+    cell = bench.home.cluster.cells[0]
+    assert (cell.ranks, cell.timeout) == ((0, 2, 3), 5.0)
+
+
+def test_line_numbers_on_the_ranks_are_those_of_the_notebook_cell(bench):
+    bench.cell("", "a\nb\n")
+    assert bench.home.cluster.cells[0].code.splitlines()[1] == "a"
+
+
+def test_output_of_a_cell_is_folded_below_its_strip(bench):
+    bench.line("start -n 3")
+    bench.home.cluster.prepare = lambda cell: cell.outputs.extend(
+        Output(r, "stdout", "hello\n", {}) for r in cell.ranks
+    )
+    bench.cell("", "print('hello')")
+    strip, output = (display.text for display in bench.screen.displays[1:])
+    assert strip.startswith("done  3 of 3 ranks")
+    assert output == "[0-2] hello"
+
+
+def fail(**errors):
+    def prepare_cell(cell):
+        cell.status = "error"
+        cell.errors = {int(rank[1:]): error for rank, error in errors.items()}
+
+    return prepare_cell
+
+
+BAD = RankError("ValueError", "lr must be positive", 2, "", None, "line 2")
+FREE = RankError("PeerFailedError", "rank 1 failed", 3, "", 1, "")
+
+
+def test_a_cell_raises_when_a_rank_raised_and_names_rank_and_message(bench):
+    bench.line("start")
+    bench.home.cluster.prepare = fail(r1=BAD, r0=FREE)
+    with pytest.raises(CellError, match=r"1.*ValueError: lr must be positive"):
+        bench.cell("", "x")
+    assert "[0] released: rank 1 raised ValueError" in bench.screen.text
+    assert bench.screen.text.count("ValueError: lr must be positive") == 1
+
+
+def test_the_next_cell_runs_after_an_error(bench):
+    bench.line("start")
+    bench.home.cluster.prepare = fail(r1=BAD)
+    with pytest.raises(CellError):
+        bench.cell("", "x")
+    bench.home.cluster.prepare = go
+    bench.cell("", "x")
+
+
+def test_an_error_of_a_cell_shows_no_frame_of_ifog(bench, capsys):
+    bench.line("start")
+    bench.home.cluster.prepare = fail(r1=BAD)
+    result = bench.shell.run_cell("%%bf\nx")
+    assert isinstance(result.error_in_exec, CellError)
+    shown = capsys.readouterr().out
+    assert "CellError" in shown
+    assert "lr must be positive" in shown
+    assert "runner.py" not in shown
+
+
+def test_an_interrupted_cell_raises_keyboard_interrupt(bench):
+    bench.line("start")
+
+    def stop(cell):
+        cell.status = "interrupted"
+        cell.errors = {r: RankError("KeyboardInterrupt", "", 2, "", None, "") for r in cell.ranks}
+
+    bench.home.cluster.prepare = stop
+    with pytest.raises(KeyboardInterrupt, match="variables are intact"):
+        bench.cell("", "x")
+    assert "interrupted  4 of 4 ranks came back" in bench.screen.text
+
+
+@pytest.mark.parametrize("body", ["x = = 1", "def f(:\n  pass", "return 1", "if x:\n", "x = '\n"])
+def test_a_syntax_error_is_found_before_anything_is_sent(bench, body):
+    bench.line("start")
+    with pytest.raises(CellError, match="Nothing was sent"):
+        bench.cell("", body)
+    assert bench.home.cluster.cells == []
+
+
+def test_a_syntax_error_names_the_line_of_the_notebook_cell():
+    with pytest.raises(CellError, match="cell line 3"):
+        prepare("x = 1\ny = = 2\n", lambda code: code)
+
+
+@pytest.mark.parametrize(
+    "body", ["%timeit x", "!ls", "files = !ls", "%%timeit\nx", "await f()", "x?", "'\\d'"]
+)
+def test_what_ipython_understands_is_sent_to_the_ranks(bench, body):
+    bench.cell("", body)
+    assert len(bench.home.cluster.cells) == 1
+
+
+# --no-wait
+
+
+def test_a_no_wait_cell_returns_at_once_and_shows_its_end_later(bench):
+    bench.line("start")
+    bench.home.cluster.prepare = hold
+    bench.cell("--no-wait", "x")
+    assert "starting" in bench.screen.displays[1].text
+    bench.home.cluster.cells[0].held = False
+    deadline = time.monotonic() + 10
+    while not bench.screen.displays[1].text.startswith("done"):
+        assert time.monotonic() < deadline, "the strip never said done"
+
+
+def test_a_second_cell_needs_other_ranks_while_one_runs(bench):
+    bench.line("start")
+    bench.home.cluster.prepare = hold
+    bench.cell("--no-wait --ranks 0,1", "x")
+    bench.home.cluster.prepare = go
+    with pytest.raises(ClusterError, match=r"rank 1, on which a --no-wait cell still runs"):
+        bench.cell("--ranks 1:", "x")
+    with pytest.raises(ClusterError, match="%bf interrupt"):
+        bench.line("pull x")
+    bench.cell("--ranks 2:", "x")
+    bench.line("interrupt")
+    bench.cell("", "x")
+
+
+# Commands
+
+
+def test_no_words_mean_help_with_every_command(bench, capsys):
+    bench.line("")
+    shown = capsys.readouterr().out
+    for name in ("start", "stop", "status", "topology", "pull", "push", "dashboard", "interrupt"):
+        assert f"%bf {name}" in shown
+    assert "No cluster is running" in shown
+
+
+def test_an_unknown_command_suggests_the_closest(bench):
+    with pytest.raises(ArgumentError, match="did you mean 'status'"):
+        bench.line("statsu")
+
+
+@pytest.mark.parametrize("line", ["status", "stop", "restart", "pull x", "interrupt"])
+def test_commands_before_any_cluster_say_what_to_type(bench, line):
+    with pytest.raises(NoClusterError, match="%bf start"):
+        bench.line(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("start 4", "start -n x", "start --m 3", "stop now", "topology", "topology rnig"),
+        *("pull", "pull a.b", "push", "push nothing"),
+    ],
+)
+def test_wrong_words_are_refused(bench, line):
+    bench.line("start")
+    with pytest.raises(ArgumentError):
+        bench.line(line)
+    assert bench.home.cluster.calls == []
+
+
+def test_two_clusters_and_no_ranks_are_refused(bench):
+    with pytest.raises(ArgumentError, match="0 ranks"):
+        bench.line("start -n 0")
+    bench.line("start -n2")
+    assert bench.home.cluster.n == 2
+    with pytest.raises(ClusterError, match="%bf stop"):
+        bench.line("start")
+
+
+def test_topology_is_set_and_described_in_one_line(bench, capsys):
+    bench.line("topology ring")
+    assert bench.home.cluster.calls == [("topology", "ring")]
+    # W of the 4-ring with weights 1/3 has the eigenvalues 1, 1/3, 1/3, -1/3.
+    assert capsys.readouterr().out.startswith("ring: 4 ranks, 8 edges, spectral rate 0.333")
+
+
+def test_pull_gives_a_list_of_all_ranks_or_a_dictionary_of_some(bench, capsys):
+    bench.line("start")
+    bench.home.cluster.variables["x"] = [10, 11, 12, 13]
+    bench.line("pull x")
+    assert bench.shell.user_ns["x"] == [10, 11, 12, 13]
+    bench.line("pull x --ranks 1,3")
+    assert bench.shell.user_ns["x"] == {1: 11, 3: 13}
+    assert "from ranks 1,3" in capsys.readouterr().out
+
+
+def test_push_copies_variables_of_the_notebook(bench):
+    bench.shell.user_ns.update(a=1, b="two")
+    bench.line("push a b")
+    assert bench.home.cluster.calls == [("push", {"a": 1, "b": "two"}, None)]
+
+
+# Completion
+
+
+def test_commands_topologies_and_options_are_completed(bench):
+    assert bench.complete("%bf sta") == ["start", "status"]
+    assert bench.complete("%bf topology ri") == ["ring"]
+    assert set(bench.complete("%bf topology ")) == set(topology.names())
+    assert bench.complete("%bf start -") == ["-n"]
+    assert bench.complete("%%bf --r") == ["--ranks"]
+    assert bench.complete("%%bf --ranks 0 --t") == ["--timeout"]
+
+
+def test_push_completes_names_of_the_notebook_and_pull_those_of_the_ranks(bench):
+    bench.shell.user_ns["learning_rate"] = 0.1
+    bench.cell("", "weights = 1\nfor step in range(3):\n    pass\ndef gradient():\n    inner = 2")
+    assert "learning_rate" in bench.complete("%bf push lea")
+    assert bench.complete("%bf pull we") == ["weights"]
+    assert bench.complete("%bf pull gra") == ["gradient"]
+    assert bench.complete("%bf pull inn") == []
+
+
+def test_the_extension_can_be_loaded_and_unloaded(shell):
+    load_ipython_extension(shell)
+    assert "bf" in shell.magics_manager.magics["cell"]
+    unload_ipython_extension(shell)
+    assert "bf" not in shell.magics_manager.magics["cell"]
