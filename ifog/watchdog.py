@@ -20,6 +20,7 @@ __all__ = ["TOKEN", "carriers", "reap"]
 
 TOKEN = "IFOG_TOKEN"
 _LOOK_EVERY = 1.0  # seconds between two looks at the parent, should a fork hold the pipe open
+_PAUSE = 0.05
 _PATIENCE = 60.0  # seconds after which a process that cannot be killed is left to the system
 
 
@@ -52,7 +53,8 @@ def reap(token: str, directories: Sequence[str], patience: float = _PATIENCE) ->
                 process.kill()
             except psutil.Error:
                 continue  # it ended by itself
-        psutil.wait_procs(left, timeout=1.0)
+        # A zombie that nobody collects is never over for psutil, but carries no token any more.
+        psutil.wait_procs(left, timeout=_PAUSE)
         if time.monotonic() > deadline:
             break
     for directory in directories:
