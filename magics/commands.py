@@ -85,7 +85,7 @@ def _topology(runner: Runner, line: str) -> None:
     rate = weights.spectral_rate(weights.matrix(weights.uniform(graph)))
     _say(
         f"{graph.graph['label']}: {cluster.n} ranks, {count(edges)} edges, spectral rate "
-        f"{number(rate)} (a round of averaging leaves that much of the error)"
+        f"{number(rate)} with equal weights"
     )
 
 
@@ -137,7 +137,7 @@ def _dashboard(runner: Runner, line: str) -> None:
             f"%bf dashboard needs {error.name}, which is not installed; "
             "type %pip install 'ifog[lab]' and restart the kernel"
         ) from None
-    dashboard: Any = widgets.Dashboard(runner.cluster_or_default().events)
+    dashboard: Any = widgets.Dashboard(runner.cluster_or_default())
     runner.shell.user_ns["bf_dashboard"] = dashboard
     display(dashboard)  # type: ignore[no-untyped-call]
 
