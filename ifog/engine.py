@@ -47,6 +47,9 @@ class Engine:
         shell.events.register("pre_run_cell", self._begin)
         shell.events.register("post_run_cell", self._end)
         shell.set_custom_exc((BaseException,), self._raised)
+        # An await in a cell never returns in an ipyparallel engine; so it is a SyntaxError.
+        shell.autoawait = False
+        _keep_line_numbers(shell.input_transformer_manager.cleanup_transforms)
         self.kernel.control_handlers["ifog_request"] = self._answer
 
     def _publish(self, content: dict[str, Any], rows: bytes, parent: Any) -> None:
@@ -200,6 +203,19 @@ def start() -> dict[str, Any]:
         "device": device,
         "threads": threads,
     }
+
+
+def _keep_line_numbers(transforms: list[Any]) -> None:
+    """Let cells keep their leading empty lines, which IPython drops, so that lines count right."""
+    from IPython.core.inputtransformer2 import leading_empty_lines
+
+    def leading_lines(lines: list[str]) -> list[str]:
+        code = next((line for line in lines if line.strip()), "")
+        # Indented cells and cell magics are known by their first line.
+        return list(leading_empty_lines(lines)) if code[:1] in (" ", "\t", "%") else lines
+
+    if leading_empty_lines in transforms:
+        transforms[transforms.index(leading_empty_lines)] = leading_lines
 
 
 def _writable(value: Any) -> Any:

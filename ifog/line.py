@@ -166,6 +166,8 @@ class Line:
                     f"{task}: ranks {late} did not answer within {timeout:g} s; if they still "
                     "compute, wait or interrupt them, else run %bf restart"
                 )
+        for future in futures.values():
+            future.output.wait(_ANSWER_TIMEOUT)  # events of the request may come after its reply
         results = {rank: future.result() for rank, future in futures.items()}
         failed = {rank: r for rank, r in results.items() if isinstance(r, RemoteError)}
         if failed:

@@ -159,7 +159,8 @@ def test_errors_show_the_users_lines_only(cluster):
     [
         ("a = 1\nb = (", "SyntaxError", 2),
         ("import sys\nsys.exit(3)", "SystemExit", 2),
-        ("import asyncio\nawait asyncio.sleep(0)\n1 / 0", "ZeroDivisionError", 3),
+        ("\n\n1 / 0", "ZeroDivisionError", 3),
+        ("import asyncio\nawait asyncio.sleep(0)", "SyntaxError", 2),
     ],
 )
 def test_every_way_to_fail_is_reported_with_its_line(cluster, code, ename, line_number):
