@@ -104,7 +104,7 @@ def _demo(ranks: int, target: str | None) -> int:
     stream = sys.stderr if target == "-" else sys.stdout
     with open_screen(stream) as screen:
         report = demo.run(ranks, screen)
-    print(f"{ranks} ranks, {report.seconds:.1f} s in all", file=stream)
+    print(f"{ranks} rank{'' if ranks == 1 else 's'}, {report.seconds:.1f} s in all", file=stream)
     if target == "-":
         print(report.to_json())
     elif target is not None:

@@ -60,9 +60,9 @@ class PlainLines(AbstractContextManager["PlainLines"]):
         """The row's numbers in one line."""
         if isinstance(row, Consensus):
             self._say(
-                f"  {row.topology}: {row.rounds} rounds, error {numbers.number(row.error)}, "
-                f"per round {_rate(row.measured_rate)} measured, "
-                f"{_rate(row.spectral_rate)} predicted"
+                f"  {row.topology}: {row.rounds} {'round' if row.rounds == 1 else 'rounds'}, "
+                f"error {numbers.number(row.error)}, factor per round "
+                f"{_rate(row.measured_rate)} (predicted {_rate(row.spectral_rate)})"
             )
         else:
             self._say(
@@ -109,8 +109,7 @@ class LiveTables(AbstractContextManager["LiveTables"]):
 
     def running(self, label: str, step: int, value: float) -> None:
         """Fill the row as far as it is known."""
-        shown = numbers.number(value) if step else "…"
-        self._rows[label] = (str(step), shown) if label in TOPOLOGIES else (str(step), "…", "…")
+        self._rows[label] = (str(step), numbers.number(value) if step else "…")
 
     def finished(self, row: Consensus | Digits) -> None:
         """Fill the row."""
@@ -118,8 +117,9 @@ class LiveTables(AbstractContextManager["LiveTables"]):
             rates = (_rate(row.measured_rate), _rate(row.spectral_rate))
             self._rows[row.topology] = (str(row.rounds), numbers.number(row.error), *rates)
         else:
-            steps = self._rows.get(row.method, ("",))[0]
-            self._rows[row.method] = (steps, f"{row.accuracy:.1%}", numbers.size(row.bytes))
+            steps_and_loss = self._rows.get(row.method, ("", ""))[:2]
+            cells = (f"{row.accuracy:.1%}", numbers.size(row.bytes))
+            self._rows[row.method] = (*steps_and_loss, *cells)
 
     def _draw(self) -> Group:
         from rich.console import Group
@@ -132,7 +132,7 @@ class LiveTables(AbstractContextManager["LiveTables"]):
             ),
             self._table(
                 "Training on digits: every rank sees only some of the ten",
-                ("method", "steps", "accuracy", "all sent", ""),
+                ("method", "steps", "own loss", "accuracy", "all sent"),
                 METHODS,
             ),
         ]

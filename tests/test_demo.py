@@ -155,8 +155,8 @@ def test_plain_lines_say_each_result_once():
             screen.finished(row)
     assert stream.getvalue().splitlines() == [
         "starting",
-        "  ring: 17 rounds, error 1.00e-9, per round 0.333 measured, 0.333 predicted",
-        "  star: 1 rounds, error 0, per round exact measured, exact predicted",
+        "  ring: 17 rounds, error 1.00e-9, factor per round 0.333 (predicted 0.333)",
+        "  star: 1 round, error 0, factor per round exact (predicted exact)",
         "  no communication: 34.0% of the test images, 0 B sent",
         "  neighbour averaging: 97.0% of the test images, 92.2 MB sent",
         "  global averaging: 97.0% of the test images, 138 MB sent",
