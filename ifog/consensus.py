@@ -106,6 +106,8 @@ def _curve(glance: Glance) -> Curve:
     scale = float(glance.grow * np.linalg.norm(norms))
     rounding = 1e-15 if glance.eps < 1e-12 else 1e-7 if glance.eps < 1e-5 else glance.eps
     size = max(float(np.linalg.norm(mean)), 0.01 * float(norms.max(initial=0.0)), 1e-300)
+    if not math.isfinite(scale * size):
+        scale = size = 1.0
     return Curve(glance.name, mean, scale or 1.0, rounding, size)
 
 
@@ -238,10 +240,11 @@ def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG
     prediction = _prediction(state, main.name)
     pure = prediction is not None and not prediction.broken and _is_pure(main, prediction)
     floor = main.rounding * main.scale
-    moved = main.drifts[-1] > 100 * main.rounding
+    kept = main.drifts[-1] <= 100 * main.rounding
+    moved = pure and not kept  # gradients may move the mean, mixing may not
     key, short = _key(main, prediction, pure, floor)
     drift = number(main.drifts[-1], 2)
-    mean = f"the mean moved by {_share(main.drifts[-1])}" if moved else "mean kept"
+    mean = "mean kept" if kept else f"the mean moved by {_share(main.drifts[-1])}"
     top = round(math.log10(floor))
     view = {
         "n": state.ranks.n,
@@ -254,14 +257,23 @@ def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG
         "hint": key,
         "round": main.rounds[-1],
         "band": [top - 2, top],
-        "drift": {"text": drift, "moved": moved, "rounding": round(math.log10(main.rounding))},
-        "prediction": _predicted(main, prediction) if pure and prediction else None,
+        "drift": {
+            "text": drift,
+            "moved": moved,
+            "kept": kept,
+            "rounding": round(math.log10(main.rounding)),
+        },
+        "prediction": _predicted(main, prediction)
+        if pure and prediction and len(state.members) > 1
+        else None,
         "say": f"Error {number(main.errors[-1])} after {main.rounds[-1]} rounds, {short}; {mean}.",
     }
     return view | _spread(main)
 
 
 def _share(drift: float) -> str:
+    if not math.isfinite(drift):
+        return "more than a number can say"
     return percent(drift) if drift >= 0.1 else f"{number(100 * drift, 2)}\N{NO-BREAK SPACE}%"
 
 
@@ -296,6 +308,8 @@ def _predicted(curve: Curve, prediction: Prediction) -> dict[str, Any]:
 
 def _key(curve: Curve, prediction: Prediction | None, pure: bool, floor: float) -> tuple[str, str]:
     """The key figure, and the same for the sentence."""
+    if len(curve.distances[-1]) == 1:
+        return "one rank", "one rank alone"
     measured = contraction_rate(curve.rounds, curve.errors, 10 * floor)
     factor = "" if measured is None else f"{_TIMES} {_rate(measured)}"
     short = "" if measured is None else f"factor {_rate(measured)}"

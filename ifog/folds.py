@@ -305,7 +305,11 @@ def _add(state: Throughput, rank: int, t: float, spent: tuple[float, ...]) -> No
 
 
 def _recent(state: Throughput, now: float) -> tuple[np.ndarray, float]:
-    """Sums [members, 5] and their span: the last seconds while live, else the whole cell."""
+    """Sums [members, 5] and their span: the last seconds while live, else the whole cell.
+
+    Fewer than two rounds in the last seconds tell nothing about where the time goes; then the
+    whole cell is taken, with what every rank is doing at present.
+    """
     ranks = state.ranks
     zero = [0.0] * 5
     now = ranks.clock(now)
@@ -317,11 +321,21 @@ def _recent(state: Throughput, now: float) -> tuple[np.ndarray, float]:
         recent = [np.array([table.get(rank, zero) for rank in ranks.members]) for table in late]
         if recent and np.sum(recent, axis=0)[:, 4].min() >= 2:
             return np.sum(recent, axis=0), max(now - first / 4, 1e-9)
-    for row, rank in enumerate(ranks.members):
+    for row, rank in enumerate(ranks.members if ranks.live else ()):
         wait = ranks.waits.get(rank)
-        if wait is not None and ranks.live:
+        if wait is not None:
             sums[row, 2] += max(now - wait.since, 0.0)
+        elif rank not in ranks.ended:
+            sums[row, 0] += max(now - ranks.busy_until.get(rank, now), 0.0)
     return sums, span
+
+
+def _rates(state: Throughput, sums: np.ndarray, span: float, now: float) -> np.ndarray:
+    """Bytes and rounds a second, [members, 2]; zero as soon as a brisk run stands still."""
+    newest = (max(state.slices, default=0) + 1) / 4
+    still = state.ranks.live and now - newest > _WINDOW
+    rates = sums[:, 3:] / span
+    return rates * (0.0 if still and rates[:, 1].mean() > 2 / _WINDOW else 1.0)
 
 
 def view_throughput(state: Throughput, now: float) -> dict[str, Any]:
@@ -336,7 +350,8 @@ def view_throughput(state: Throughput, now: float) -> dict[str, Any]:
     compute = spent[:, 0]
     slowest = int(np.argmax(compute))
     loss = 1.0 - float(compute.mean()) / max(float(compute[slowest]), 1e-12)
-    rate, sent = float(sums[:, 4].mean()) / span, float(sums[:, 3].sum()) / span
+    rates = _rates(state, sums, span, now)
+    rate, sent = float(rates[:, 1].mean()), float(rates[:, 0].sum())
     named = ranks.members[slowest]
     busiest = ranks.members[int(np.argmax(busy))]
     waited = percent(float(1 - busy.mean()))
@@ -352,7 +367,7 @@ def view_throughput(state: Throughput, now: float) -> dict[str, Any]:
         ],
         "shares": [[round(float(x), 3) for x in row] for row in shares],
         "busiest": busiest,
-        "rates": [[number(row[4] / span), f"{size(row[3] / span)}/s"] for row in sums],
+        "rates": [[number(rounds), f"{size(nbytes)}/s"] for nbytes, rounds in rates],
         "loss": f"straggler loss {percent(loss)}" if len(compute) > 1 else "",
         "culprit": f"rank {named} computes longest" if len(compute) > 1 and loss > 0.005 else "",
         "slowest": [ranks.members[i] for i in np.argsort(-compute)[:5]],

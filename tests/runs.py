@@ -42,7 +42,7 @@ def graph_event(W: np.ndarray, label: str, t: float = 0.0) -> GraphEvent:
 
 
 def cell(
-    matrix: Callable[[int], np.ndarray],
+    matrix: np.ndarray | Callable[[int], np.ndarray],
     x: np.ndarray,  # [n, d] float
     rounds: int,
     *,
@@ -64,7 +64,7 @@ def cell(
         sample = tuple(map(float, x[rank][pick]))
         yield WatchEvent(rank, t, name, 0, d, norm, eps, sample)
     for k in range(rounds):
-        W = matrix(k)
+        W = matrix(k) if callable(matrix) else matrix
         x[:] = W @ x
         begin, end = t + k * round_time, t + (k + 1) * round_time
         for rank in ranks:

@@ -52,6 +52,8 @@ class Dashboard(ipywidgets.VBox):
         >>> page.close()
     """
 
+    _feed: Feed | None = None  # a dashboard that was refused its source is closed too
+
     def __init__(
         self, source: Any, panels: Sequence[type[Panel]] | None = None, title: str = ""
     ) -> None:
@@ -67,7 +69,8 @@ class Dashboard(ipywidgets.VBox):
 
     def close(self) -> None:
         """Stop reading and remove the page; the cluster is not touched."""
-        self._feed.close()
-        for widget in (*self.panels, self.bar, self._grid):
-            widget.close()
+        if self._feed is not None:
+            self._feed.close()
+            for widget in (*self.panels, self.bar, self._grid):
+                widget.close()
         super().close()

@@ -39,6 +39,7 @@ class Panel(anywidget.AnyWidget):
     _css = STATIC / "ifog.css"
 
     span: ClassVar[int] = 12
+    _feed: Feed | None = None  # a panel that was refused its source is closed too
     initial: ClassVar[Callable[[], Any]]
     fold: ClassVar[Callable[[Any, Sequence[Event]], Any]]
     view: ClassVar[Callable[[Any, float], dict[str, Any]]]
@@ -51,8 +52,8 @@ class Panel(anywidget.AnyWidget):
         super().__init__(**traits)
         self.add_class(f"ifog-span-{self.span}")
         self.on_msg(self._receive)
-        self._feed = feed
         if feed is not None:
+            self._feed = feed
             feed.start()
 
     @property

@@ -14,7 +14,8 @@ function decades(state) {
   const least = zero || !known.length ? state.band[0] : Math.min(...known);
   let low = high - 6;
   while (low > least) low -= 3;
-  return [Math.min(Math.max(low, state.band[0]), high - 3), high];
+  const floor = high - 3 * Math.ceil((high - state.band[0]) / 3);
+  return [Math.max(low, floor), high];
 }
 
 export function axes(layer, state, { left, right, top, height: tall }) {
@@ -42,7 +43,11 @@ export function axes(layer, state, { left, right, top, height: tall }) {
       x: left, y: y(state.band[1]), width: right - left, height, class: "band",
     });
     if (height > 14) {
-      const label = { x: left + 8, y: y(low) - height / 2 + 4, class: "muted" };
+      const { rounds, errors } = state.curves[0];
+      const inside = errors.findIndex((value) => value !== null && value < state.band[1]);
+      const early = inside >= 0 && x(rounds[inside]) < (left + right) / 2;
+      const place = early ? { x: right - 8, class: "muted end" } : { x: left + 8, class: "muted" };
+      const label = { ...place, y: y(low) - height / 2 + 4 };
       layer.group("band").put("word", "text", label, "rounding");
     }
   }

@@ -63,10 +63,10 @@ function drawCurves(layer, state, scale) {
 function drawDrift(layer, state, scale) {
   const [top, tall] = DRIFT;
   const values = state.curves[0].drifts;
-  const { moved, rounding, text } = state.drift;
+  const { kept, moved, rounding, text } = state.drift;
   const worst = Math.max(...values.filter((value) => value !== null));
   const low = rounding - 2;
-  const high = Math.max(rounding + 2, moved ? Math.ceil(worst) : low);
+  const high = Math.max(rounding + 2, kept ? low : Math.ceil(worst));
   const y = (value) => top + (tall * (high - Math.min(Math.max(value, low), high))) / (high - low);
   const group = layer.group("drift");
   const [x, width] = [scale.left, scale.right - scale.left];
@@ -82,7 +82,7 @@ function drawDrift(layer, state, scale) {
   const at = { x: scale.right + 10, y: top + 14 };
   group.put("what", "text", { ...at, class: `bold${moved ? " moved" : ""}` }, "mean drift");
   const mark = { ...at, y: at.y + 17, class: moved ? "moved" : "muted" };
-  group.put("value", "text", mark, `${moved ? "✕" : "✓"} ${text}`);
+  group.put("value", "text", mark, `${moved ? "✕ " : kept ? "✓ " : ""}${text}`);
 }
 
 function draw(frame, state) {

@@ -2,9 +2,10 @@
 
 // Node centres and radii in a box; state.positions are in [-1, 1], rank 0 on top of a circle.
 export function place(state, width, height) {
-  const radius = state.n <= 8 ? 17 : state.n <= 16 ? 13 : state.n <= 32 ? 9 : 6;
+  const usual = state.n <= 8 ? 17 : state.n <= 16 ? 13 : state.n <= 32 ? 9 : 6;
   const room = state.n > 20 ? 22 : 6;
-  const half = Math.max(Math.min(width, height) / 2 - radius - room, 20);
+  const half = Math.max(Math.min(width, height) / 2 - usual - room, 20);
+  const radius = Math.min(usual, (0.85 * Math.PI * half) / Math.max(state.n, 2));
   const [x, y] = [width / 2, height / 2];
   const wide = state.round_layout ? half : Math.max(width / 2 - radius - 24, 20);
   const spot = state.positions.map(([px, py]) => ({

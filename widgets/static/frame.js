@@ -15,7 +15,8 @@ export function mount(model, el, view) {
   const head = html("header", "ifog-head");
   const key = html("span", "ifog-key");
   head.append(html("span", "ifog-title", view.title));
-  head.append(html("span", "ifog-question", view.question), key);
+  const question = html("span", "ifog-question", view.question);
+  head.append(question, key);
   const body = html("div", "ifog-body");
   body.setAttribute("role", "img");
   root.append(head, body);
@@ -104,6 +105,7 @@ export function mount(model, el, view) {
     frame.width = body.clientWidth;
     frame.still = still.matches;
     frame.selected = model.get("selected");
+    question.hidden = state.empty !== false;
     if (!frame.width) return;
     try {
       if (state.error) fault(state.error);

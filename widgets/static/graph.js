@@ -8,6 +8,7 @@ import { drawMatrix } from "./matrix.js";
 import { drawPulses } from "./pulses.js";
 
 const HEIGHT = 300;
+const TALL = 372; // from 33 ranks on
 
 function shade(state, distance) {
   if (distance === null || !state.domain) return "var(--ifog-grid)";
@@ -24,14 +25,15 @@ function drawEdges(layer, state, spot, chosen) {
   const all = new Set([...used.keys(), ...idle.keys()]);
   const back = (key) => (key % state.n) * state.n + Math.floor(key / state.n);
   const plain = [...used].every(([key, weight]) => used.get(back(key)) === weight);
+  const dense = used.size > 4 * state.n && state.n > 20;
   const lines = [];
   for (const [key, weight] of [...idle, ...used]) {
     const [u, v] = [Math.floor(key / state.n), key % state.n];
     const on = used.has(key);
     const twice = all.has(back(key));
     if (u > v && twice && (on ? plain : idle.has(back(key)) && state.n > 20)) continue;
-    const bent = twice && !(on && plain);
-    const width = (3.2 + 8 * weight) * (state.n > 20 ? 0.4 : 1);
+    const bent = twice && (on ? !plain : state.n <= 20);
+    const width = (3.2 + 8 * weight) * (state.n > 20 ? 0.4 : 1) * (dense ? 0.5 : 1);
     const shape = edgeShape(spot, u, v, { bent, width, inward: state.n > 20 });
     const line = on && plain;
     const name = on ? (line ? "link" : "edge") : "idle";
@@ -42,7 +44,7 @@ function drawEdges(layer, state, spot, chosen) {
     layer.group(on ? "used" : "idle").put(`${u}-${v}-${name}`, "path", {
       class: name + dim,
       d: on && !line ? shape.taper : shape.middle,
-      "stroke-width": line && state.n > 20 ? 1.5 : null,
+      style: `${line && state.n > 20 ? "stroke-width: 1.5;" : ""}${on && dense ? "opacity: 0.5" : ""}`,
       "data-tip": tip,
     });
     if (on) lines.push(shape.middle);
@@ -105,17 +107,18 @@ function drawNode(layer, state, rank, spot, chosen) {
 }
 
 function draw(frame, state) {
-  frame.key.textContent = "";
-  if (state.n > 64) return drawMatrix(frame, state, HEIGHT);
-  const layer = frame.svg(HEIGHT);
-  const spot = place(state, frame.width, HEIGHT - 40);
+  frame.key.textContent = state.n > 64 ? "rows send" : "";
+  if (state.n > 64) return drawMatrix(frame, state, TALL);
+  const height = state.n > 32 ? TALL : HEIGHT;
+  const layer = frame.svg(height);
+  const spot = place(state, frame.width, height - 40);
   for (const name of ["idle", "used", "pulses", "nodes", "legend"]) layer.group(name);
   const lines = drawEdges(layer, state, spot, frame.selected);
   for (let rank = 0; rank < state.n; rank += 1) {
     drawNode(layer, state, rank, spot, frame.selected);
   }
   drawPulses(frame, layer, state, lines);
-  drawLegend(layer, state, frame.width, HEIGHT);
+  drawLegend(layer, state, frame.width, height);
   layer.sweep();
 }
 

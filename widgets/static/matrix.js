@@ -58,7 +58,7 @@ function drawHistogram(layer, state, side) {
 }
 
 export function drawMatrix(frame, state, height) {
-  const side = Math.min(frame.width, height - 64);
+  const side = Math.min(frame.width, height - 84);
   const layer = frame.svg(height);
   const box = layer.put("box", "foreignObject", { x: 0, y: 18, width: side, height: side });
   let canvas = box.querySelector("canvas");

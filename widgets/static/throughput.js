@@ -54,7 +54,7 @@ function bar(layer, state, index, geometry) {
       height: tall - 2 * edge,
       rx: rounded ? 1.5 : 0,
       class: `part pick ${part}`,
-      style: `opacity: ${dim ? 0.35 : 1}${shares[k] * width < 1.5 ? "; display: none" : ""}`,
+      style: `opacity: ${dim ? 0.35 : 1}${rounded ? "" : "; stroke: none"}${shares[k] * width < 1.5 ? "; display: none" : ""}`,
       "data-tip": tip,
       "data-rank": rank,
     });
@@ -65,8 +65,8 @@ function bar(layer, state, index, geometry) {
 function draw(frame, state) {
   figures(frame, state);
   const many = state.ranks.length > 16;
-  const pitch = many ? 4 : 19;
-  const tall = many ? 3 : 14;
+  const pitch = many ? Math.min(4, 256 / state.ranks.length) : 19;
+  const tall = many ? Math.max(pitch - 1, 0.75 * pitch) : 14;
   const top = 24;
   const left = many ? 0 : 22;
   const right = frame.width - (many ? 0 : 44);
