@@ -207,15 +207,17 @@ def start() -> dict[str, Any]:
 
 def _keep_line_numbers(transforms: list[Any]) -> None:
     """Let cells keep their leading empty lines, which IPython drops, so that lines count right."""
-    from IPython.core.inputtransformer2 import leading_empty_lines
+    from IPython.core import inputtransformer2
+
+    drop: Any = inputtransformer2.leading_empty_lines
 
     def leading_lines(lines: list[str]) -> list[str]:
         code = next((line for line in lines if line.strip()), "")
         # Indented cells and cell magics are known by their first line.
-        return list(leading_empty_lines(lines)) if code[:1] in (" ", "\t", "%") else lines
+        return list(drop(lines)) if code[:1] in (" ", "\t", "%") else lines
 
-    if leading_empty_lines in transforms:
-        transforms[transforms.index(leading_empty_lines)] = leading_lines
+    if drop in transforms:
+        transforms[transforms.index(drop)] = leading_lines
 
 
 def _writable(value: Any) -> Any:
