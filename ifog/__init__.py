@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     )
     from ifog.errors import IfogError
     from ifog.handle import Handle
+    from ifog.neighbors import (
+        neighbor_allgather,
+        neighbor_allgather_nonblocking,
+        neighbor_allreduce,
+        neighbor_allreduce_nonblocking,
+    )
     from ifog.ops import (
         allgather,
         allgather_nonblocking,
@@ -35,10 +41,6 @@ if TYPE_CHECKING:
         barrier,
         broadcast,
         broadcast_nonblocking,
-        neighbor_allgather,
-        neighbor_allgather_nonblocking,
-        neighbor_allreduce,
-        neighbor_allreduce_nonblocking,
         poll,
         synchronize,
         wait,
@@ -74,6 +76,12 @@ _HOME = {
     ),
     "errors": ("IfogError",),
     "handle": ("Handle",),
+    "neighbors": (
+        "neighbor_allgather",
+        "neighbor_allgather_nonblocking",
+        "neighbor_allreduce",
+        "neighbor_allreduce_nonblocking",
+    ),
     "ops": (
         "allgather",
         "allgather_nonblocking",
@@ -82,10 +90,6 @@ _HOME = {
         "barrier",
         "broadcast",
         "broadcast_nonblocking",
-        "neighbor_allgather",
-        "neighbor_allgather_nonblocking",
-        "neighbor_allreduce",
-        "neighbor_allreduce_nonblocking",
         "poll",
         "synchronize",
         "wait",

@@ -206,9 +206,7 @@ def is_initialized() -> bool:
     return (_of_task.get() or _of_process) is not None
 
 
-def init(
-    topology_fn: Callable[[int], nx.DiGraph] | None = None, is_weighted: bool = False
-) -> None:
+def init(topology_fn: Callable[[int], nx.DiGraph] | None = None, is_weighted: bool = False) -> None:
     """Make this process a rank; called again, only set the topology anew.
 
     Under ``mpiexec`` (or as an engine of ``ifog.Cluster``) the rank is the MPI rank; started alone,
@@ -266,9 +264,7 @@ def local_size() -> int:
     return current().transport.local_size
 
 
-def set_topology(
-    topology: nx.DiGraph | str | None = None, is_weighted: bool = False
-) -> bool:
+def set_topology(topology: nx.DiGraph | str | None = None, is_weighted: bool = False) -> bool:
     """Mix over ``topology`` from now on; every rank must call it with the same graph.
 
     Edge (u, v) means that u sends to v, and its ``weight`` is what v applies to u's value.
@@ -290,13 +286,15 @@ def set_topology(
 
     context = current()
     if topology is None:
-        topology = graphs.exponential(context.size)
+        graph = graphs.exponential(context.size)
     elif isinstance(topology, str):
-        topology = graphs.named(topology, context.size)
-    graphs.check(topology, context.size)
-    edges = sorted((u, v, float(w)) for u, v, w in topology.edges(data="weight", default=1.0))
+        graph = graphs.named(topology, context.size)
+    else:
+        graph = topology
+    graphs.check(graph, context.size)
+    edges = sorted((u, v, float(w)) for u, v, w in graph.edges(data="weight", default=1.0))
     agree("set_topology", hashlib.sha256(repr((edges, is_weighted)).encode()).digest())
-    context.install(topology, weighted=is_weighted)
+    context.install(graph, weighted=is_weighted)
     return True
 
 

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from ifog import schedules
 from ifog.context import rank, size
-from ifog.ops import allreduce, neighbor_allreduce, watch
+from ifog.neighbors import neighbor_allreduce
+from ifog.ops import allreduce, watch
 from ifog.problems import digits_shard
 
 __all__ = ["TOLERANCE", "consensus", "train"]

@@ -191,8 +191,9 @@ def start() -> dict[str, Any]:
     device = "cpu"
     if torch.cuda.is_available():
         index = context.local_rank() % torch.cuda.device_count()
-        torch.cuda.set_device(index)
         device = f"cuda:{index}"
+        torch.cuda.set_device(index)
+        torch.set_default_device(device)
     shell.push({"bf": ifog, "ifog": ifog, "torch": torch}, interactive=False)
     _engine.sink.flush()
     return {

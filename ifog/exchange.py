@@ -117,8 +117,9 @@ class _Incoming:
         return self._open()
 
     def _open(self) -> bool:
-        code, ndim, _, root, weight, nbytes = _HEAD.unpack_from(self._head)
-        shape = struct.unpack_from(f"<{ndim}q", self._head, _HEAD.size)
+        head = self._head.data
+        code, ndim, _, root, weight, nbytes = _HEAD.unpack_from(head)
+        shape = struct.unpack_from(f"<{ndim}q", head, _HEAD.size)
         like = torch.empty(shape, dtype=DTYPES[code], device="cpu")
         data = None if nbytes < 0 else wire(like)
         self.parcel = Parcel(like, data, weight, root)
@@ -137,6 +138,12 @@ def _post(transport: Transport, parcel: Parcel, destination: int, tag: int) -> l
     if parcel.data is not None and parcel.data.size > _INLINE:
         requests.append(transport.isend(parcel.data, destination, tag))
     return requests
+
+
+def _all_done(requests: list[Request]) -> bool:
+    # Each is asked, so that a large payload moves even while its header has not been taken.
+    done = [request.test() for request in requests]
+    return all(done)
 
 
 def exchange(
@@ -161,9 +168,8 @@ def exchange(
                 parcels[source] = arrival.parcel
                 if arrival.arrived_at > last_at:
                     last_at, last_from = arrival.arrived_at, source
-        for destination, requests in list(sends.items()):
-            if all([request.test() for request in requests]):
-                del sends[destination]
+        for destination in [dst for dst, requests in sends.items() if _all_done(requests)]:
+            del sends[destination]
         if incoming or sends:
             yield tuple(incoming) or tuple(sends)
     return Arrivals(parcels, last_at, last_from)

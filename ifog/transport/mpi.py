@@ -146,9 +146,7 @@ class MPITransport:
         """The reason another rank gave in this epoch, if a message is here."""
         status = MPI.Status()
         try:
-            while self._failed is None and self._control.Iprobe(
-                MPI.ANY_SOURCE, _CAUSE_TAG, status
-            ):
+            while self._failed is None and self._control.Iprobe(MPI.ANY_SOURCE, _CAUSE_TAG, status):
                 data = np.empty(status.Get_count(MPI.BYTE), np.uint8)
                 self._control.Recv([data, MPI.BYTE], status.Get_source(), _CAUSE_TAG)
                 epoch, rank, cause = json.loads(data.tobytes())
@@ -205,8 +203,9 @@ class MPITransport:
                 if request.drained():
                     del self.pending[key]
         self.pending.clear()
+        fresh: MPI.Intracomm
         try:
-            fresh = self._comm.Shrink()
+            fresh = self._comm.Shrink()  # type: ignore[assignment] # typed as a plain Comm
         except NotImplementedError:
             fresh = self._world.Dup()
         fresh.Set_errhandler(MPI.ERRORS_RETURN)

@@ -1,0 +1,110 @@
+"""What all operations share: how one is started, matched across ranks, timed and reported.
+
+An operation's body is a generator over message rounds that returns an ``Outcome``. Operations are
+matched across ranks by kind and name, or, for those without a name, by their order in the cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+
+from ifog.context import Context, current
+from ifog.errors import ArgumentError
+from ifog.exchange import Arrivals, Parcel, blocked, exchange, tag_of
+from ifog.handle import Handle, Operation
+from ifog.telemetry import OpEvent, now
+
+__all__ = ["Body", "Outcome", "host", "launch", "others_of", "rows", "to_all"]
+
+
+class Outcome(NamedTuple):
+    """What an operation gives back, and what its event says."""
+
+    result: Any
+    arrivals: Arrivals
+    nbytes: int = 0
+    dst: tuple[int, ...] = ()
+    src: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
+
+
+Body = Callable[[Context, int], Operation[Outcome]]
+
+
+def launch(op: str, name: str | None, peers: Iterable[int], body: Body) -> Handle[Any]:
+    """Start ``body`` as an operation under way, after checking that it may start."""
+    context = current()
+    context.require(tuple(peers), op)
+    key = f"{context.healed}.{context.cell}.{op}.{name}"
+    if name is None:
+        key += f".unnamed.{context.unnamed[op]}"
+        context.unnamed[op] += 1
+    else:
+        if key in context.in_flight:
+            raise ArgumentError(
+                f"{op}: an operation named {name!r} is still in flight on rank {context.rank}; "
+                "wait for its handle first, or use another name"
+            )
+        context.in_flight.add(key)
+    handle: Handle[Any] = Handle(context.progress, op, name or "", context.step_of(op, name or ""))
+    handle.begin(_recorded(context, handle, key, body))
+    return handle
+
+
+def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Operation[Any]:
+    seq, t0 = context.next_op(), now()
+    try:
+        outcome = yield from body(context, tag_of(key))
+    finally:
+        context.in_flight.discard(key)
+    waited = blocked(handle, outcome.arrivals, t0)
+    context.finished(handle.op, handle.step, outcome.nbytes, waited)
+    if context.sink is not None:
+        context.sink.write(
+            (
+                OpEvent(
+                    context.rank,
+                    seq,
+                    handle.step,
+                    handle.op,
+                    handle.name,
+                    t0,
+                    now(),
+                    waited,
+                    outcome.arrivals.last_from if waited > 0.0 else -1,
+                    outcome.nbytes,
+                    outcome.dst,
+                    outcome.src,
+                    outcome.weights,
+                ),
+            )
+        )
+    return outcome.result
+
+
+def host(x: Any, op: str) -> torch.Tensor:
+    """The tensor's values, contiguous and in host memory; shared with it where possible."""
+    if not isinstance(x, torch.Tensor):
+        raise ArgumentError(f"{op} needs a torch tensor, got {type(x).__name__}")
+    return x.detach().contiguous().cpu()
+
+
+def others_of(context: Context) -> list[int]:
+    """All ranks but this one."""
+    return [rank for rank in range(context.size) if rank != context.rank]
+
+
+def to_all(context: Context, tag: int, parcel: Parcel) -> Operation[Arrivals]:
+    """Send the same parcel to every other rank and receive one from each."""
+    others = others_of(context)
+    return exchange(context.transport, tag, dict.fromkeys(others, parcel), others)
+
+
+def rows(x: torch.Tensor, op: str) -> torch.Tensor:
+    """The tensor, if it has a first dimension to join along."""
+    if x.ndim == 0:
+        raise ArgumentError(f"{op} joins along the first dimension; reshape the number to [1]")
+    return x

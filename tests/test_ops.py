@@ -1,0 +1,100 @@
+"""The laws of operations on thread ranks, and the same laws on real MPI ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from laws import LAWS
+
+import ifog
+from ifog.errors import IfogError, NotInitializedError, PeerFailedError
+from ifog.launcher import mpiexec
+from ifog.testing import run_ranks
+
+LAWS_FILE = Path(__file__).with_name("laws.py")
+SIZES = (1, 2, 4, 5)
+MPI_SECONDS = 100
+FLAGS = [
+    *("--with-ft", "ulfm", "--oversubscribe", "--bind-to", "none", "--mca", "osc", "^ucx"),
+    *("--mca", "btl", "self,sm,tcp", "--mca", "btl_tcp_if_include", "lo"),
+]
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("law", LAWS)
+def test_on_threads(law, n):
+    run_ranks(n, LAWS[law])
+
+
+@pytest.fixture(scope="session")
+def mpi_verdicts(tmp_path_factory):
+    """{n: {law: traceback}} of one MPI job for each size, started when first asked for."""
+    verdicts = {}
+
+    def of(n):
+        if n not in verdicts:
+            path = tmp_path_factory.mktemp("laws") / str(n)
+            job = subprocess.Popen(
+                [mpiexec(), "-n", str(n), *FLAGS, sys.executable, LAWS_FILE, path],
+                env={**os.environ, **AS_ROOT, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            try:
+                log = job.communicate(timeout=MPI_SECONDS)[0]
+            except subprocess.TimeoutExpired:
+                for process in [*psutil.Process(job.pid).children(recursive=True), job]:
+                    process.kill()
+                log = job.communicate()[0]
+                pytest.fail(f"the laws on {n} MPI ranks took over {MPI_SECONDS} s:\n{log}")
+            failed = {}
+            for rank in range(n):
+                told = path.with_name(f"{path.name}.{rank}")
+                assert told.is_file(), f"rank {rank} of {n} did not finish:\n{log[-4000:]}"
+                for law, text in json.loads(told.read_text()).items():
+                    failed[law] = f"rank {rank} of {n}:\n{text}"
+            verdicts[n] = failed
+        return verdicts[n]
+
+    return of
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("law", LAWS)
+def test_on_mpi(law, n, mpi_verdicts):
+    failure = mpi_verdicts(n).get(law)
+    assert failure is None, failure
+
+
+def test_a_rank_that_raises_stops_the_others():
+    def work():
+        if ifog.rank() == 2:
+            raise KeyError("mine")
+        ifog.barrier()
+
+    with pytest.raises(KeyError, match="mine"):
+        run_ranks(4, work)
+
+
+def test_a_rank_that_never_comes_is_named():
+    def work():
+        if ifog.rank():
+            ifog.barrier()
+
+    with pytest.raises((IfogError, PeerFailedError), match="did not return"):
+        run_ranks(3, work, timeout=0.5)
+
+
+def test_operations_before_init_say_what_to_call():
+    with pytest.raises(NotInitializedError, match=r"ifog\.init\(\)"):
+        ifog.rank()
