@@ -1,61 +1,15 @@
 """ifog: decentralized algorithms on MPI ranks, driven and watched from a notebook.
 
 The names below are the whole public API. They are loaded on first use, so that ``import ifog`` in
-the notebook, which drives the ranks but computes nothing itself, does not import torch.
+the notebook, which drives the ranks but computes nothing itself, does not import torch; type
+checkers read them in ``__init__.pyi``.
 """
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path as _Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ifog.cluster import Cell, CellResult, Cluster
-    from ifog.context import (
-        in_neighbor_ranks,
-        init,
-        is_initialized,
-        load_topology,
-        local_rank,
-        local_size,
-        out_neighbor_ranks,
-        rank,
-        set_topology,
-        shutdown,
-        size,
-    )
-    from ifog.errors import IfogError
-    from ifog.handle import Handle
-    from ifog.neighbors import (
-        neighbor_allgather,
-        neighbor_allgather_nonblocking,
-        neighbor_allreduce,
-        neighbor_allreduce_nonblocking,
-    )
-    from ifog.ops import (
-        allgather,
-        allgather_nonblocking,
-        allreduce,
-        allreduce_nonblocking,
-        barrier,
-        broadcast,
-        broadcast_nonblocking,
-        poll,
-        synchronize,
-        wait,
-        watch,
-    )
-    from ifog.schedules import one_peer
-    from ifog.topology import (
-        complete,
-        exponential,
-        from_matrix,
-        grid2d,
-        ring,
-        star,
-        symmetric_exponential,
-    )
+from typing import Any
 
 __version__ = "0.1.0"
 

@@ -1,0 +1,47 @@
+from typing import Any
+
+from ifog.cluster import Cell as Cell
+from ifog.cluster import CellResult as CellResult
+from ifog.cluster import Cluster as Cluster
+from ifog.context import in_neighbor_ranks as in_neighbor_ranks
+from ifog.context import init as init
+from ifog.context import is_initialized as is_initialized
+from ifog.context import load_topology as load_topology
+from ifog.context import local_rank as local_rank
+from ifog.context import local_size as local_size
+from ifog.context import out_neighbor_ranks as out_neighbor_ranks
+from ifog.context import rank as rank
+from ifog.context import set_topology as set_topology
+from ifog.context import shutdown as shutdown
+from ifog.context import size as size
+from ifog.errors import IfogError as IfogError
+from ifog.handle import Handle as Handle
+from ifog.neighbors import neighbor_allgather as neighbor_allgather
+from ifog.neighbors import neighbor_allgather_nonblocking as neighbor_allgather_nonblocking
+from ifog.neighbors import neighbor_allreduce as neighbor_allreduce
+from ifog.neighbors import neighbor_allreduce_nonblocking as neighbor_allreduce_nonblocking
+from ifog.ops import allgather as allgather
+from ifog.ops import allgather_nonblocking as allgather_nonblocking
+from ifog.ops import allreduce as allreduce
+from ifog.ops import allreduce_nonblocking as allreduce_nonblocking
+from ifog.ops import barrier as barrier
+from ifog.ops import broadcast as broadcast
+from ifog.ops import broadcast_nonblocking as broadcast_nonblocking
+from ifog.ops import poll as poll
+from ifog.ops import synchronize as synchronize
+from ifog.ops import wait as wait
+from ifog.ops import watch as watch
+from ifog.schedules import one_peer as one_peer
+from ifog.topology import complete as complete
+from ifog.topology import exponential as exponential
+from ifog.topology import from_matrix as from_matrix
+from ifog.topology import grid2d as grid2d
+from ifog.topology import ring as ring
+from ifog.topology import star as star
+from ifog.topology import symmetric_exponential as symmetric_exponential
+
+__version__: str
+__all__: list[str]
+
+def load_ipython_extension(shell: Any) -> None: ...
+def unload_ipython_extension(shell: Any) -> None: ...

@@ -1,0 +1,119 @@
+"""Imports only point down: what each layer of the house may know."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+LAYERS = (
+    ("telemetry", "errors", "numbers", "quantities"),
+    ("transport", "handle", "schedules", "topology", "weights"),
+    ("exchange", "kernels", "problems"),
+    ("context", "plans", "watching"),
+    ("operation",),
+    ("ops", "neighbors"),
+    ("testing", "demo_ranks", "iopub", "faults"),
+    ("engine",),
+)
+CLIENT = (
+    ("telemetry", "errors", "numbers", "quantities", "topology", "weights", "schedules"),
+    ("watchdog", "spectrum", "status"),
+    ("consensus", "faults", "folds", "line", "traffic"),
+    ("launcher",),
+    ("cell",),
+    ("cluster",),
+    ("screen",),
+    ("demo",),
+    ("cli",),
+    ("widgets",),
+    ("magics",),
+)
+ONLY_IN = {
+    "mpi4py": {"transport"},
+    "ipyparallel": {"cluster", "launcher", "line", "engine", "iopub"},
+    "anywidget": {"widgets"},
+    "plotly": {"widgets"},
+    "torch": {name for layer in LAYERS for name in layer} - {"telemetry", "errors"},
+}
+ONLY_AT_RUN_TIME = {("context", "ops")}  # set_topology compares the graph across ranks
+
+
+def sources():
+    for path in sorted((ROOT / "ifog").rglob("*.py")):
+        yield path.relative_to(ROOT / "ifog").parts[0].removesuffix(".py"), path
+    for top in ("magics", "widgets"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            yield top, path
+
+
+def runtime_imports(path):
+    """(module, is at the top level) for every import that is not for type checkers only."""
+    tree = ast.parse(path.read_text())
+    guarded = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    top = {
+        inner
+        for node in tree.body
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in guarded:
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node in top
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, node in top
+            if node.module == "ifog":
+                for alias in node.names:
+                    yield f"ifog.{alias.name}", node in top
+
+
+def level(layers, name):
+    return next((i for i, layer in enumerate(layers) if name in layer), None)
+
+
+@pytest.mark.parametrize("layers", [LAYERS, CLIENT], ids=["engine", "client"])
+def test_imports_point_down(layers):
+    for name, path in sources():
+        mine = level(layers, name)
+        for module, at_top in runtime_imports(path):
+            target = module.removeprefix("ifog.").split(".")[0]
+            theirs = level(layers, target) if module.startswith("ifog.") else None
+            if mine is None or theirs is None or target == name:
+                continue
+            if not at_top and (name, target) in ONLY_AT_RUN_TIME:
+                continue
+            # Modules of one layer may know each other as long as Python can import them.
+            assert theirs <= mine, f"{path.name} imports {module}, which is above it"
+
+
+def test_every_module_has_a_layer():
+    known = {name for layers in (LAYERS, CLIENT) for layer in layers for name in layer}
+    assert {name for name, _ in sources()} - {"__init__", *known} == set()
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_libraries_are_imported_in_their_place_only(library):
+    users = {
+        name
+        for name, path in sources()
+        for module, _ in runtime_imports(path)
+        if module.split(".")[0] == library
+    }
+    assert users <= ONLY_IN[library]
+
+
+def test_the_twins_of_the_package_are_never_imported_by_their_folder_names():
+    for _, path in sources():
+        for module, _ in runtime_imports(path):
+            assert module.split(".")[0] not in ("magics", "widgets"), path
