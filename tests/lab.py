@@ -60,11 +60,18 @@ class Server(NamedTuple):
 
 
 def _settings(home: Path, *, dark: bool) -> None:
+    theme = "JupyterLab Dark" if dark else "JupyterLab Light"
     for plugin, values in {
-        "themes": {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"},
-        "notification": {"fetchNews": "false", "checkForUpdates": False},
+        "@jupyterlab/apputils-extension/themes": {"theme": theme},
+        "@jupyterlab/apputils-extension/notification": {
+            "fetchNews": "false",
+            "checkForUpdates": False,
+        },
+        # All cells stay on the page, so that a test can look at any of them.
+        "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
+        "@jupyter-widgets/jupyterlab-manager/plugin": {"saveState": True},
     }.items():
-        path = home / "settings/@jupyterlab/apputils-extension" / f"{plugin}.jupyterlab-settings"
+        path = home / "settings" / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
 
@@ -152,8 +159,9 @@ def lab(folder: Path, home: Path, *, dark: bool = False) -> Iterator[Server]:
 class Notebook:
     """One notebook open in the browser; ``outside`` and ``errors`` are what must stay empty."""
 
-    def __init__(self, page: Any) -> None:
+    def __init__(self, page: Any, server: Server) -> None:
         self.page = page
+        self.server = server
         self.outside: list[str] = []
         self.errors: list[str] = []
         page.route("**/*", self._pass_loopback)
@@ -202,10 +210,17 @@ class Notebook:
             raise TimeoutError(f"{what}: not within {timeout} s; {state}") from None
 
     def wait_until_run(self, timeout: float = 120) -> None:
-        """Wait until every code cell with something in it has a number before it."""
-        script = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
-            .every(prompt => /\\d/.test(prompt.textContent))"""
+        """Wait until every code cell has a number before it; a cell that raised fails at once."""
+        script = """() => !!document.querySelector('.jp-OutputArea [data-mime-type$=".error"]')
+            || [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
+                .every(prompt => /\\d/.test(prompt.textContent))"""
         self.wait("all cells to end", script, timeout=timeout)
+        raised = self.page.locator(".jp-OutputArea [data-mime-type$='.error']").all_inner_texts()
+        assert not raised, raised
+
+    def save(self) -> None:
+        """Save the notebook, with the state of its widgets; returns when it is written."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
 
     def outputs(self) -> str:
         """All text below the cells."""
@@ -213,26 +228,33 @@ class Notebook:
 
 
 @contextmanager
-def opened(
-    server: Server, name: str, *, width: int = 1280, height: int = 1000
-) -> Iterator[Notebook]:
-    """The notebook ``name`` in a fresh headless Chromium, its kernel ready."""
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=list(_FLAGS))
+        program = playwright.chromium.launch(executable_path=chromium(), args=list(_FLAGS))
         try:
-            page = browser.new_page(viewport={"width": width, "height": height})
-            page.set_default_timeout(30_000)
-            notebook = Notebook(page)
-            page.goto(f"{server.url}/lab/tree/{name}?reset&token={server.token}", timeout=60_000)
-            notebook.wait("the notebook to open", "() => !!document.querySelector('.jp-CodeCell')")
-            ready = """() => { const app = window.jupyterapp?.shell.currentWidget;
-                return app?.sessionContext?.session?.kernel?.status === 'idle'; }"""
-            notebook.wait("the kernel to be idle", ready)
-            yield notebook
+            yield program
         finally:
-            browser.close()
+            program.close()
+
+
+@contextmanager
+def opened(program: Any, server: Server, name: str, *, height: int = 1400) -> Iterator[Notebook]:
+    """The notebook ``name`` on a fresh page of the browser, its kernel ready."""
+    page = program.new_page(viewport={"width": 1280, "height": height})
+    try:
+        page.set_default_timeout(30_000)
+        notebook = Notebook(page, server)
+        page.goto(f"{server.url}/lab/tree/{name}?reset&token={server.token}", timeout=60_000)
+        notebook.wait("the notebook to open", "() => !!document.querySelector('.jp-CodeCell')")
+        ready = """() => { const app = window.jupyterapp?.shell.currentWidget;
+            return app?.sessionContext?.session?.kernel?.status === 'idle'; }"""
+        notebook.wait("the kernel to be idle", ready)
+        yield notebook
+    finally:
+        page.close()
 
 
 def write_notebook(path: Path, cells: list[str]) -> None:

@@ -1,0 +1,163 @@
+"""Panels in a real JupyterLab: drawn, moving while a cell blocks the kernel, on loopback only."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import lab
+import pytest
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(bool(lab.missing()), reason=lab.missing() or "nothing is missing"),
+]
+TUTORIAL = Path(__file__).parent.parent / "tutorials/00_start.ipynb"
+
+FEED = """
+import threading
+import numpy as np
+from ifog.telemetry import EventLog, now
+from ifog.widgets import Dashboard
+from runs import cell, graph_event, one_peer_matrix, ring_matrix
+
+def play(log, events):
+    pause = threading.Event()
+    for event in events:
+        pause.wait(max(getattr(event, "t1", getattr(event, "t", 0.0)) - now(), 0.0))
+        log.write([event])
+
+log = EventLog()
+page = Dashboard(log, title="Played")
+page
+"""
+LAST = "() => /round\\s80/.test(document.querySelector('.ifog-dashboard')?.innerText)"
+RUN = """
+begin = now() + 0.5
+x = np.arange(8.0)[:, None]
+slow = lambda rank, k: 0.003 * (1 + rank) + 0.0002 * k
+events = cell(ring_matrix(8), x, 80, t=begin, round_time=0.06, slow=slow)
+player = threading.Thread(target=play, args=(log, [graph_event(ring_matrix(8), "ring"), *events]))
+player.start()
+player.join(30)
+"""
+# What each of the first page's panels shows: its words, and the ends of its curves and bars.
+PANELS = """() => [...document.querySelector('.ifog-dashboard').querySelectorAll('.ifog-panel')]
+    .map(panel => panel.innerText + [...panel.querySelectorAll('.series, .part, .node')].map(
+        mark => [mark.getAttribute('d')?.slice(-40), mark.getAttribute('width'), mark.style.fill]
+    ))"""
+MOVED = f"before => {{ const now = ({PANELS})(); return before.every((t, i) => t !== now[i]); }}"
+DRAWN = """() => ['.node', '.series', '.part'].every(mark =>
+    document.querySelector('.ifog-dashboard')?.querySelector(`.ifog-panel ${mark}`))"""
+
+
+@pytest.fixture
+def page_of(tmp_path, monkeypatch):
+    """Opens a notebook, given as a file or as cells; closes browser and server after the test."""
+    from contextlib import ExitStack
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    folder, home = tmp_path / "notebooks", tmp_path / "home"
+    folder.mkdir()
+    home.mkdir()
+    with ExitStack() as stack:
+
+        def open_page(content, *, dark=False, height=1400):
+            if isinstance(content, Path):
+                shutil.copy(content, folder / "page.ipynb")
+            else:
+                lab.write_notebook(folder / "page.ipynb", content)
+            server = stack.enter_context(lab.lab(folder, home, dark=dark))
+            chromium = stack.enter_context(lab.browser())
+            return stack.enter_context(lab.opened(chromium, server, "page.ipynb", height=height))
+
+        yield open_page
+
+
+def assert_alone(notebook):
+    assert notebook.outside == []
+    assert notebook.errors == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_panels_move_while_a_cell_blocks_the_kernel(page_of, dark):
+    notebook = page_of([FEED, RUN], dark=dark)
+    notebook.run_all()
+    notebook.wait("the panels to be drawn", DRAWN)
+    before = notebook.page.evaluate(PANELS)
+    assert notebook.prompts()[1] == "*"
+    notebook.wait("the panels to move", MOVED, before, timeout=5)
+    assert notebook.prompts()[1] == "*"
+    assert len(before) == 3
+    notebook.wait_until_run()
+    notebook.wait("the last round", LAST)
+    assert "Played" in notebook.outputs()
+    assert_alone(notebook)
+
+
+def test_a_click_selects_a_rank_in_every_panel_and_escape_clears_it(page_of):
+    notebook = page_of([FEED, RUN])
+    notebook.run_all()
+    notebook.wait_until_run()
+    page = notebook.page
+    page.locator(".ifog-panel .node[data-rank='3']").click()
+    page.locator(".ifog-panel .ring.chosen").wait_for(state="attached", timeout=5000)
+    page.locator(".ifog-panel .chosen-line").wait_for(state="attached", timeout=5000)
+    notebook.wait(
+        "the other bars to step back",
+        """() => document.querySelector(".part.compute[data-rank='0']").style.opacity === '0.35'""",
+    )
+    page.keyboard.press("Escape")
+    page.locator(".ifog-panel .ring.chosen").wait_for(state="detached", timeout=5000)
+    assert_alone(notebook)
+
+
+def test_a_panel_becomes_a_table_at_the_press_of_a_key(page_of):
+    notebook = page_of([FEED, RUN])
+    notebook.run_all()
+    notebook.wait_until_run()
+    panel = notebook.page.locator(".ifog-panel").nth(1)
+    panel.focus()
+    notebook.page.keyboard.press("t")
+    rows = panel.locator("table tr")
+    rows.nth(80).wait_for(state="attached", timeout=5000)
+    assert rows.count() == 82
+    notebook.page.keyboard.press("t")
+    panel.locator("svg .series").first.wait_for(state="attached", timeout=5000)
+    assert_alone(notebook)
+
+
+def test_a_saved_notebook_shows_its_last_pictures_without_its_kernel(page_of):
+    notebook = page_of([FEED, RUN])
+    notebook.run_all()
+    notebook.wait_until_run()
+    notebook.wait("the last round", LAST)
+    notebook.save()
+    folder = notebook.server.folder
+    shutil.copy(folder / "page.ipynb", folder / "copy.ipynb")
+    with lab.opened(notebook.page.context.browser, notebook.server, "copy.ipynb") as copy:
+        copy.wait("the saved panels", DRAWN)
+        copy.wait("the last round", LAST)
+        assert_alone(copy)
+
+
+@pytest.mark.mpi
+def test_the_tutorial_moves_its_three_panels_while_a_cell_runs(page_of):
+    notebook = page_of(TUTORIAL, height=6000)  # panels that are scrolled out are not drawn
+    notebook.run_all()
+    notebook.wait("the panels to be drawn", DRAWN, timeout=90)
+    before = notebook.page.evaluate(PANELS)
+    busy = running(notebook)
+    notebook.wait("the panels to move", MOVED, before, timeout=5)
+    assert len(before) == 3
+    assert busy
+    assert running(notebook) == busy
+    notebook.wait_until_run(timeout=180)
+    assert_alone(notebook)
+
+
+def running(notebook):
+    """The number of the cell that runs, None when there is none."""
+    prompts = notebook.prompts()
+    return prompts.index("*") if "*" in prompts else None
