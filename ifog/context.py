@@ -52,10 +52,11 @@ class Context:
         self.watcher = Watcher(self)
         self.participants: tuple[int, ...] = tuple(range(transport.size))
         self.in_flight: set[str] = set()
-        self.cell = 0
+        self.cell = 0  # 0: between cells
         self.healed = 0
         self._seq = 0
         self._clear_cell()
+        self._between = self.unnamed
         self.install(graphs.exponential(transport.size), weighted=False)
 
     @property
@@ -102,6 +103,8 @@ class Context:
 
     def begin_cell(self, seq: int, ranks: Sequence[int]) -> None:
         """Start counting anew for cell ``seq``, in which ``ranks`` take part."""
+        if not self.cell:
+            self._between = self.unnamed
         self.cell = seq
         self.participants = tuple(sorted(ranks))
         self._clear_cell()
@@ -112,6 +115,8 @@ class Context:
         self.watcher.flush()
         counts = (self.round, self.nbytes, self.wait, self.lost)
         self.emit(CellEnd(self.rank, now(), self.cell, status, *counts, error))
+        # What all ranks do between cells must match also where some of them left out a cell.
+        self.cell, self.unnamed = 0, self._between
         self.participants = tuple(range(self.size))
 
     def emit(self, event: Event) -> None:
