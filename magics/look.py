@@ -56,6 +56,8 @@ STYLE = (
     ".ifog-strip svg{display:block;flex:none}"
     ".ifog-strip .ifog-word{display:flex;align-items:center;gap:8px;flex:0 0 106px;"
     "font-weight:700}"
+    ".ifog-strip .ifog-figures{display:flex;flex-wrap:wrap;align-items:center;gap:2px 16px}"
+    ".ifog-strip .ifog-short{white-space:nowrap}"
     ".ifog-strip .ifog-glyphs{display:flex;align-items:center;gap:3px;flex:none}"
     ".ifog-strip .ifog-spark{flex:none;font-weight:400}"
     ".ifog-strip .ifog-end{margin-left:auto;color:var(--ifog-muted);white-space:nowrap}"

@@ -26,6 +26,8 @@ __all__ = [
     "strip_text",
 ]
 
+_SHORT = 40  # characters of a figure that is not broken into two lines
+
 Released = tuple[tuple[int, ...], str]
 
 
@@ -144,19 +146,21 @@ def strip_html(view: StripView) -> str:
     """The strip as one line of 30 px."""
     wash = "background:var(--ifog-stall-wash);" if view.word == "stopped" else ""
     edge = f"border-left-color:{edge_color(view.word)};"
-    figures = "".join(
-        f'<span><span class="ifog-muted">{escape(label)} </span>{escape(value)}</span>'
-        if label
-        else f"<span>{escape(value)}</span>"
-        for label, value in view.figures
-    )
+    figures = "".join(map(_figure_html, view.figures))
     role = "" if view.word in ("starting", "running") else ' role="status"'
     return (
         f'{STYLE}<div class="ifog-cell ifog-strip"{role} style="{edge}{wash}">'
         f'<span class="ifog-word">{glyph(view.word)}{view.word}</span>'
-        f"{_glyphs_html(view)}{figures}{_spark_html(view)}"
+        f'{_glyphs_html(view)}<span class="ifog-figures">{figures}{_spark_html(view)}</span>'
         f'<span class="ifog-end">{escape(view.elapsed)}</span></div>'
     )
+
+
+def _figure_html(figure: tuple[str, str]) -> str:
+    label, value = figure
+    muted = f'<span class="ifog-muted">{escape(label)} </span>' if label else ""
+    short = ' class="ifog-short"' if len(value) <= _SHORT else ""
+    return f"<span{short}>{muted}{escape(value)}</span>"
 
 
 def _glyphs_html(view: StripView) -> str:

@@ -29,16 +29,17 @@ def prepare(cell: str, transform: Callable[[str], str]) -> Source:
     Raises:
         CellError: the code is no Python; nothing has been sent.
     """
-    # The ranks count from the %%bf line, so that their line numbers are the notebook's. A cell
-    # magic must stand first, though.
-    code = cell if cell.lstrip().startswith("%%") else f"# %%bf\n{cell}"
+    # The ranks count lines as written: the empty one stands for the %%bf line.
+    code = f"\n{cell}"
+    lines = code.splitlines(keepends=True)
+    blank = next((k for k, line in enumerate(lines) if line.strip()), len(lines))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the ranks warn, once, where the code runs
-            python = transform(code)
-            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-            tree = compile(python, "<cell>", "exec", flags | ast.PyCF_ONLY_AST, True)
-            compile(python, "<cell>", "exec", flags, True)
+            python = "\n" * blank + transform("".join(lines[blank:]))
+            tree = ast.parse(python, "<cell>")
+            # Parsing alone misses a return or an await outside of a function.
+            compile(python, "<cell>", "exec", dont_inherit=True)
     except SyntaxError as error:
         raise CellError(_explain(error)) from None
     except ValueError as error:  # a null byte

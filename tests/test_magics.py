@@ -296,7 +296,9 @@ def test_an_interrupted_cell_raises_keyboard_interrupt(bench):
     assert "interrupted  4 of 4 ranks came back" in bench.screen.text
 
 
-@pytest.mark.parametrize("body", ["x = = 1", "def f(:\n  pass", "return 1", "if x:\n", "x = '\n"])
+@pytest.mark.parametrize(
+    "body", ["x = = 1", "def f(:\n  pass", "return 1", "await f()", "if x:\n", "x = '\n"]
+)
 def test_a_syntax_error_is_found_before_anything_is_sent(bench, body):
     bench.line("start")
     with pytest.raises(CellError, match="Nothing was sent"):
@@ -309,9 +311,12 @@ def test_a_syntax_error_names_the_line_of_the_notebook_cell():
         prepare("x = 1\ny = = 2\n", lambda code: code)
 
 
-@pytest.mark.parametrize(
-    "body", ["%timeit x", "!ls", "files = !ls", "%%timeit\nx", "await f()", "x?", "'\\d'"]
-)
+def test_indented_cells_and_leading_empty_lines_keep_their_line_numbers(shell):
+    with pytest.raises(CellError, match="cell line 5"):
+        prepare("\n\n    x = 1\n    y = = 2\n", shell.transform_cell)
+
+
+@pytest.mark.parametrize("body", ["%timeit x", "!ls", "files = !ls", "%%timeit\nx", "x?", "'\\d'"])
 def test_what_ipython_understands_is_sent_to_the_ranks(bench, body):
     bench.cell("", body)
     assert len(bench.home.cluster.cells) == 1
