@@ -369,7 +369,7 @@ def view_throughput(state: Throughput, now: float) -> dict[str, Any]:
         "busiest": busiest,
         "rates": [[number(rounds), f"{size(nbytes)}/s"] for nbytes, rounds in rates],
         "loss": f"straggler loss {percent(loss)}" if len(compute) > 1 else "",
-        "culprit": f"rank {named} computes longest" if len(compute) > 1 and loss > 0.005 else "",
+        "culprit": f"rank {named} computes longest" if len(compute) > 1 and loss >= 0.05 else "",
         "slowest": [ranks.members[i] for i in np.argsort(-compute)[:5]],
         "say": f"{number(rate)} rounds/s; ranks wait {waited} on average; "
         f"rank {busiest} waits least.",

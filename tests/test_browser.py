@@ -101,7 +101,13 @@ def test_a_click_selects_a_rank_in_every_panel_and_escape_clears_it(page_of):
     notebook.run_all()
     notebook.wait_until_run()
     page = notebook.page
-    page.locator(".ifog-panel .node[data-rank='3']").click()
+    node = page.locator(".ifog-panel .node[data-rank='3']")
+    node.hover()
+    tip = page.locator(".ifog-panel .ifog-tip").first
+    tip.get_by_text("hears 2 \N{MULTIPLICATION SIGN} 0.333, 4").wait_for(timeout=5000)
+    page.locator(".ifog-panel rect[fill='transparent']").hover()
+    page.locator(".ifog-panel .ifog-tip").nth(1).get_by_text("predicted").wait_for(timeout=5000)
+    node.click()
     page.locator(".ifog-panel .ring.chosen").wait_for(state="attached", timeout=5000)
     page.locator(".ifog-panel .chosen-line").wait_for(state="attached", timeout=5000)
     notebook.wait(

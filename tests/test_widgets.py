@@ -13,7 +13,7 @@ from ifog.telemetry import EventLog
 
 pytest.importorskip("anywidget", reason="anywidget is not installed (ifog[lab])")
 
-from ifog.widgets import Consensus, Dashboard, Graph, Panel, Throughput
+from ifog.widgets import Consensus, Dashboard, Graph, Panel, Picture, Throughput
 from ifog.widgets.bundle import STATIC, module
 from ifog.widgets.feed import Feed
 from ifog.widgets.layout import positions
@@ -147,17 +147,13 @@ def test_a_source_without_events_is_refused_with_what_to_pass(source):
         Dashboard(source)
 
 
+def fail(_state, _batch):
+    raise ZeroDivisionError("three ranks missing")
+
+
 class Broken(Panel):
     _esm = module("graph.js")
-    initial = staticmethod(dict)
-
-    @staticmethod
-    def fold(_state, _batch):
-        raise ZeroDivisionError("three ranks missing")
-
-    @staticmethod
-    def view(_state, _time):
-        return {"empty": True}
+    picture = Picture(dict, fail, fail)
 
 
 def test_a_panel_that_fails_says_why_and_the_others_go_on(log):

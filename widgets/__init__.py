@@ -5,7 +5,7 @@ from __future__ import annotations
 from ifog.widgets.consensus import Consensus
 from ifog.widgets.dashboard import Dashboard
 from ifog.widgets.graph import Graph
-from ifog.widgets.panel import Panel
+from ifog.widgets.panel import Panel, Picture
 from ifog.widgets.throughput import Throughput
 
-__all__ = ["Consensus", "Dashboard", "Graph", "Panel", "Throughput"]
+__all__ = ["Consensus", "Dashboard", "Graph", "Panel", "Picture", "Throughput"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ifog import consensus
 from ifog.widgets.bundle import module
-from ifog.widgets.panel import Panel
+from ifog.widgets.panel import Panel, Picture
 
 __all__ = ["Consensus"]
 
@@ -14,6 +14,4 @@ class Consensus(Panel):
 
     _esm = module("consensus.js")
     span = 7
-    initial = consensus.Consensus
-    fold = staticmethod(consensus.fold_consensus)
-    view = staticmethod(consensus.view_consensus)
+    picture = Picture(consensus.Consensus, consensus.fold_consensus, consensus.view_consensus)

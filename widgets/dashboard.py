@@ -13,7 +13,7 @@ from ifog.widgets.bundle import module
 from ifog.widgets.consensus import Consensus
 from ifog.widgets.feed import Feed, source_of
 from ifog.widgets.graph import Graph
-from ifog.widgets.panel import Panel
+from ifog.widgets.panel import Panel, Picture
 from ifog.widgets.throughput import Throughput
 
 __all__ = ["DEFAULT", "Bar", "Dashboard"]
@@ -26,12 +26,10 @@ class Bar(Panel):
 
     _esm = module("bar.js")
     title = traitlets.Unicode("").tag(sync=True)
-    initial = folds.Status
-    fold = staticmethod(folds.fold_status)
-    view = staticmethod(folds.view_status)
+    picture = Picture(folds.Status, folds.fold_status, folds.view_status)
 
 
-class Dashboard(ipywidgets.VBox):
+class Dashboard(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
     """A live page about a cluster; display it as the value of a cell.
 
     It goes on while a cell blocks the kernel, and a saved notebook keeps what it showed last.

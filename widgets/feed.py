@@ -80,6 +80,7 @@ class Feed:
     def close(self) -> None:
         """Look no more; returns when the thread has ended."""
         self._closed.set()
+        getattr(self._events, "followers", set()).discard(self)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=2.0)
 
@@ -92,9 +93,11 @@ class Feed:
         """One look: fold what is new into every panel."""
         with self._looking:
             events: EventSource = getattr(self._source, "events", self._source)
-            if self._events not in (None, events):
-                for panel in self._panels:
-                    panel.restart()
+            if self._events is not events:
+                getattr(events, "followers", set()).add(self)
+                if self._events is not None:
+                    for panel in self._panels:
+                        panel.restart()
             self._events = events
             time = now()
             due = time - self._refreshed > _REFRESH

@@ -7,7 +7,7 @@ from typing import Any
 from ifog.traffic import DRAWN, Traffic, fold_traffic, view_traffic
 from ifog.widgets.bundle import module
 from ifog.widgets.layout import positions
-from ifog.widgets.panel import Panel
+from ifog.widgets.panel import Panel, Picture
 
 __all__ = ["Graph"]
 
@@ -29,6 +29,4 @@ class Graph(Panel):
 
     _esm = module("graph.js")
     span = 5
-    initial = Traffic
-    fold = staticmethod(fold_traffic)
-    view = staticmethod(_view)
+    picture = Picture(Traffic, fold_traffic, _view)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import anywidget
 import traitlets
@@ -14,15 +14,23 @@ from ifog.telemetry import Event, now
 from ifog.widgets.bundle import STATIC
 from ifog.widgets.feed import EventSource, Feed
 
-__all__ = ["Panel"]
+__all__ = ["Panel", "Picture"]
 
 _log = logging.getLogger(__name__)
+
+
+class Picture(NamedTuple):
+    """Where a panel's numbers come from: a first state, a fold over events, a view of the state."""
+
+    initial: Callable[[], Any]
+    fold: Callable[[Any, Sequence[Event]], Any]
+    view: Callable[[Any, float], dict[str, Any]]
 
 
 class Panel(anywidget.AnyWidget):
     """One picture of a run.
 
-    A subclass names the fold, the view and the ES module; nothing else differs between panels.
+    A subclass names its picture and its ES module; nothing else differs between panels.
 
     Args:
         source: a cluster, an event log, or any event source; None when a dashboard feeds it.
@@ -40,14 +48,12 @@ class Panel(anywidget.AnyWidget):
 
     span: ClassVar[int] = 12
     _feed: Feed | None = None  # a panel that was refused its source is closed too
-    initial: ClassVar[Callable[[], Any]]
-    fold: ClassVar[Callable[[Any, Sequence[Event]], Any]]
-    view: ClassVar[Callable[[Any, float], dict[str, Any]]]
+    picture: ClassVar[Picture]
 
     def __init__(self, source: Any = None, **traits: Any) -> None:
         feed = None if source is None else Feed(source, (self,))
         self._folding = threading.Lock()
-        self._folded: Any = type(self).initial()
+        self._folded: Any = self.picture.initial()
         self._cursor = 0
         super().__init__(**traits)
         self.add_class(f"ifog-span-{self.span}")
@@ -72,10 +78,10 @@ class Panel(anywidget.AnyWidget):
             try:
                 self._cursor, events = source.since(self._cursor)
                 if events:
-                    self._folded = type(self).fold(self._folded, events)
+                    self._folded = self.picture.fold(self._folded, events)
                 elif self.state and not (refresh and self._folded.ranks.live):
                     return
-                state = type(self).view(self._folded, now())
+                state = self.picture.view(self._folded, now())
             except Exception as error:
                 _log.debug("a panel failed", exc_info=True)
                 state = {"error": f"{type(error).__name__}: {error}"}
@@ -92,7 +98,7 @@ class Panel(anywidget.AnyWidget):
     def restart(self) -> None:
         """Forget everything and read the source again from its beginning."""
         with self._folding:
-            self._folded = type(self).initial()
+            self._folded = self.picture.initial()
             self._cursor = 0
             self._show({})
 

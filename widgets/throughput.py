@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ifog import folds
 from ifog.widgets.bundle import module
-from ifog.widgets.panel import Panel
+from ifog.widgets.panel import Panel, Picture
 
 __all__ = ["Throughput"]
 
@@ -14,6 +14,4 @@ class Throughput(Panel):
 
     _esm = module("throughput.js")
     span = 5
-    initial = folds.Throughput
-    fold = staticmethod(folds.fold_throughput)
-    view = staticmethod(folds.view_throughput)
+    picture = Picture(folds.Throughput, folds.fold_throughput, folds.view_throughput)

@@ -27,10 +27,6 @@ function drawRanks(layer, state, scale, chosen) {
 
 function drawCurves(layer, state, scale) {
   const group = layer.group("curves");
-  if (state.prediction) {
-    const { rounds, errors } = state.prediction;
-    group.put("predicted", "path", { d: path(scale, rounds, errors), class: "predicted" });
-  }
   const labels = [];
   state.curves.forEach((curve, index) => {
     const style = `stroke: var(${COLOURS[index]})`;
@@ -42,8 +38,13 @@ function drawCurves(layer, state, scale) {
     const y = known.length ? scale.y(known[known.length - 1]) : scale.y(scale.low);
     labels.push({ y, index, curve, ended });
   });
+  if (state.prediction) {
+    const { rounds, errors } = state.prediction;
+    const over = { d: path(scale, rounds, errors), class: "predicted" };
+    layer.group("prediction").put("predicted", "path", over);
+  }
   labels.sort((a, b) => a.y - b.y || a.index - b.index);
-  let floor = 0;
+  let floor = -Infinity;
   const tall = state.curves.length > 1 ? 16 : 32;
   labels.forEach((label) => (label.y = floor = Math.max(label.y - 2, floor + tall, TOP + 8)));
   const over = Math.max(0, floor + (tall - 16) - (TOP + PLOT));
@@ -87,10 +88,11 @@ function drawDrift(layer, state, scale) {
 
 function draw(frame, state) {
   frame.key.textContent = state.key;
-  frame.key.title = state.hint;
+  const more = state.more.length ? `; also watched: ${state.more.join(", ")}` : "";
+  frame.key.title = `${state.hint}${more}`;
   frame.key.classList.toggle("ifog-alarm", state.alarm);
   const layer = frame.svg(HEIGHT);
-  for (const name of ["band", "grid", "ranks", "curves", "drift", "overlay"]) layer.group(name);
+  for (const name of ["band", "grid", "ranks", "curves", "prediction", "drift", "overlay"]) layer.group(name);
   const measure = layer.group("measure");
   const texts = state.curves.map(({ name, value }) => `${name} ${value}`);
   const widths = [...texts, "mean drift", `error of ${state.curves[0].name}`].map((text, index) =>

@@ -15,14 +15,14 @@ export function drawLegend(layer, state, width, height) {
   if (state.domain) {
     for (let step = 0; step < STEPS; step += 1) {
       const style = `fill: ${mix(step / (STEPS - 1))}`;
-      legend.put(`step${step}`, "rect", { x: step * 10, y: y - 8, width: 10, height: 8, style });
+      legend.put(`step${step}`, "rect", { x: step * 8, y: y - 8, width: 8, height: 8, style });
     }
     legend.put("low", "text", { x: 0, y: y + 14, class: "muted" }, decade(state.domain[0]));
-    const end = { x: STEPS * 10, y: y + 14, class: "muted end" };
+    const end = { x: STEPS * 8, y: y + 14, class: "muted end" };
     legend.put("high", "text", end, decade(state.domain[1]));
-    legend.put("what", "text", { x: STEPS * 10 + 8, y, class: "muted" }, "distance to mean");
+    legend.put("what", "text", { x: STEPS * 8 + 8, y, class: "muted" }, "distance to mean");
   }
-  const x = width - 118;
+  const x = width - 122;
   const taper = `M${x},${y - 8} l22,4 l-22,4 z`;
   legend.put("taper", "path", { d: taper, class: "edge", style: "opacity: 1" });
   legend.put("sent", "text", { x: x + 30, y, class: "muted" }, "sent this round");
