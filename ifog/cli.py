@@ -1,9 +1,11 @@
-"""The command line: ``ifog demo`` and ``ifog lab``."""
+"""The command line: ``ifog demo``, ``ifog lab`` and ``ifog bench``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "lab":
             return _lab(rest)
+        if options.command == "bench":
+            return _bench(options.name, options.ranks, options.json)
         return _demo(options.ranks, options.json)
     except KeyboardInterrupt:
         print("ifog: interrupted; all ranks are stopped", file=sys.stderr)
@@ -51,22 +55,34 @@ def _parser() -> argparse.ArgumentParser:
         prog="ifog", description="Decentralized algorithms on MPI ranks, driven from a notebook."
     )
     parser.add_argument("--version", action="version", version=f"ifog {ifog.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{demo,lab}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{demo,lab,bench}")
     demo = commands.add_parser(
         "demo",
         help="average consensus and decentralized training on real ranks, in about a minute",
         description="Starts MPI ranks, averages a vector over three graphs, trains a classifier "
         "of digits in three ways, and compares what was measured with theory.",
     )
-    demo.add_argument(
-        "-n", dest="ranks", type=_ranks, default=4, metavar="N", help="how many ranks (default 4)"
+    bench = commands.add_parser(
+        "bench",
+        help="reproduce a claim about speed",
+        description="telemetry: what watching costs a loop of 1 MB averages, dashboard closed.",
     )
-    demo.add_argument(
-        "--json",
-        type=_json_target,
-        metavar="FILE",
-        help="write the results as JSON; - for standard output, progress then goes to stderr",
-    )
+    bench.add_argument("name", choices=["telemetry"], help="which claim")
+    for command in (demo, bench):
+        command.add_argument(
+            "-n",
+            dest="ranks",
+            type=_ranks,
+            default=4,
+            metavar="N",
+            help="how many ranks (default 4)",
+        )
+        command.add_argument(
+            "--json",
+            type=_json_target,
+            metavar="FILE",
+            help="write the results as JSON; - for standard output, progress then goes to stderr",
+        )
     commands.add_parser(
         "lab",
         help="open JupyterLab on the first tutorial",
@@ -105,17 +121,29 @@ def _demo(ranks: int, target: str | None) -> int:
     with open_screen(stream) as screen:
         report = demo.run(ranks, screen)
     print(f"{ranks} rank{'' if ranks == 1 else 's'}, {report.seconds:.1f} s in all", file=stream)
-    if target == "-":
-        print(report.to_json())
-    elif target is not None:
-        try:
-            Path(target).write_text(report.to_json() + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ArgumentError(f"cannot write the results to {target!r}: {error}") from error
+    _write(report.to_json(), target)
     shortfalls = report.shortfalls()
     for shortfall in shortfalls:
         print(f"ifog: not as it should be: {shortfall}", file=sys.stderr)
     return 1 if shortfalls else 0
+
+
+def _write(text: str, target: str | None) -> None:
+    if target == "-":
+        print(text)
+    elif target is not None:
+        try:
+            Path(target).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ArgumentError(f"cannot write the results to {target!r}: {error}") from error
+
+
+def _bench(name: str, ranks: int, target: str | None) -> int:
+    bench = importlib.import_module(f"ifog.bench.{name}")
+    report = bench.run(ranks)
+    print(*report.lines(), sep="\n", file=sys.stderr if target == "-" else sys.stdout)
+    _write(json.dumps(report._asdict()), target)
+    return 0
 
 
 def _lab(rest: Sequence[str]) -> int:

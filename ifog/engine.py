@@ -66,7 +66,7 @@ class Engine:
         if cell is None:
             return
         self._status, self._error = "ok", None
-        self.sink.attach(parent, busy=True)
+        self.sink.attach(parent, busy=True, live=bool(cell.get("live")))
         self.context.begin_cell(cell["seq"], tuple(cell["ranks"]))
         self.sink.flush()
         self.cell = cell["seq"]

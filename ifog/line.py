@@ -90,7 +90,8 @@ class Line:
 
     def execute(self, cell: Cell, code: str) -> None:
         """Send the cell's code to its ranks."""
-        metadata = {"ifog": {"seq": cell.seq, "ranks": list(cell.ranks)}}
+        live = bool(self._events.followers)
+        metadata = {"ifog": {"seq": cell.seq, "ranks": list(cell.ranks), "live": live}}
         content = {
             "code": code,
             "silent": False,

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakSet
 
 __all__ = [
     "CellEnd",
@@ -160,7 +161,8 @@ def encode(event: Event) -> list[Any]:
 
 
 def _freeze(value: Any) -> Any:
-    return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
+    # Rows that took a trip through JSON have lists where events have tuples.
+    return tuple(map(_freeze, value)) if type(value) is list else value
 
 
 def decode(row: Sequence[Any]) -> Event:
@@ -170,7 +172,7 @@ def decode(row: Sequence[Any]) -> Event:
         ValueError: the row is not an event of this version.
     """
     try:
-        return _KINDS[row[0]](*(_freeze(value) for value in row[1:]))  # type: ignore[no-any-return]
+        return _KINDS[row[0]](*map(_freeze, row[1:]))  # type: ignore[no-any-return]
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"not an event row: {str(row)[:80]!r}") from error
 
@@ -186,7 +188,8 @@ class EventLog:
     """The last ``capacity`` events, to be read at the reader's own pace; also a sink.
 
     Producers call ``write`` from any thread; each reader keeps a cursor and asks ``since(cursor)``.
-    ``lost`` counts what engines dropped, as told by the batches.
+    ``lost`` counts what engines dropped, as told by the batches; ``followers`` are the live views
+    that read the log, for whose sake engines send more often.
     """
 
     def __init__(self, capacity: int = 200_000) -> None:
@@ -194,6 +197,7 @@ class EventLog:
         self._written = 0
         self._lock = threading.Lock()
         self.lost = 0
+        self.followers: WeakSet[Any] = WeakSet()
 
     def write(self, events: Sequence[Event]) -> None:
         """Append the events; the oldest fall out when the log is full."""

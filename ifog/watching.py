@@ -21,8 +21,8 @@ __all__ = ["SAMPLE", "Watcher"]
 
 SAMPLE = 64  # entries of a glance
 _DENSE = 256  # rounds of which each is looked at
-_BATCH = 64  # glances between two decisions about the stride
-_FASTEST, _SLOWEST = 80.0, 20.0  # glances per second kept between
+_BATCH = 32  # glances between two decisions about the stride
+_FASTEST, _SLOWEST = 40.0, 10.0  # glances per second kept between
 
 
 class _Stride:

@@ -18,6 +18,7 @@ LAYERS = (
     ("ops", "neighbors"),
     ("testing", "demo_ranks", "iopub", "faults"),
     ("engine",),
+    ("bench",),
 )
 CLIENT = (
     ("telemetry", "errors", "numbers", "quantities", "topology", "weights", "schedules"),
@@ -26,7 +27,7 @@ CLIENT = (
     ("launcher",),
     ("cell", "line"),
     ("cluster",),
-    ("demo", "screen"),
+    ("bench", "demo", "screen"),
     ("cli",),
     ("widgets",),
     ("magics",),

@@ -1,0 +1,1 @@
+"""Benches: one module for each claim about speed, each printing ratios from one interleaved run."""

@@ -1,0 +1,56 @@
+"""What watching costs: a loop of 1 MB averages with events on, against the same loop with none.
+
+Both loops run on the same ranks, in turn, in short blocks, so that a machine whose speed drifts
+treats them alike; the ratio is taken pair by pair.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import NamedTuple
+
+from ifog.cluster import Cluster
+
+__all__ = ["TelemetryReport", "run"]
+
+_BYTES = 1_000_000
+_CELL = "from ifog.bench.rounds import alternate; _seconds = alternate({numel}, {rounds}, {pairs})"
+
+
+class TelemetryReport(NamedTuple):
+    """The result: microseconds a round without and with events, and the ratio with/without."""
+
+    ranks: int
+    bytes: int
+    pairs: int
+    silent_us: float
+    watched_us: float
+    ratio: float
+
+    def lines(self) -> list[str]:
+        """The result in words."""
+        return [
+            f"{self.ranks} ranks, ring, named tensor of {self.bytes / 1e6:.3g} MB, "
+            f"{self.pairs} pairs of blocks in turn",
+            f"a round without events {self.silent_us:.0f} us, with events {self.watched_us:.0f} us",
+            f"ratio {self.ratio:.4f} (median of the pairs; at most 1.02 is the promise)",
+        ]
+
+
+def run(ranks: int, *, rounds: int = 50, pairs: int = 60) -> TelemetryReport:
+    """Measure on a cluster of ``ranks`` real ranks, the dashboard closed."""
+    with Cluster(ranks) as cluster:
+        cell = _CELL.format(numel=_BYTES // 8, rounds=rounds, pairs=pairs)
+        cluster.run(cell).raise_for_error()
+        by_rank = cluster.pull("_seconds").values()
+    # A block has ended when its slowest rank has.
+    slowest = [tuple(max(times) for times in zip(*pair, strict=True)) for pair in zip(*by_rank)]  # noqa: B905
+    silent, watched = zip(*slowest, strict=True)
+    return TelemetryReport(
+        ranks,
+        _BYTES,
+        pairs,
+        statistics.median(silent) / rounds * 1e6,
+        statistics.median(watched) / rounds * 1e6,
+        statistics.median(b / a for a, b in slowest),
+    )
