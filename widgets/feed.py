@@ -8,7 +8,7 @@ place, and the others go on: nothing here can fail in the notebook.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import MutableSet, Sequence
 from typing import Any, Protocol
 
 from ifog.telemetry import Event, now
@@ -56,6 +56,11 @@ def source_of(source: Any) -> Any:
     )
 
 
+def _followers(events: Any) -> MutableSet[Any]:
+    followers: MutableSet[Any] = getattr(events, "followers", set())
+    return followers
+
+
 class Feed:
     """Reads one source for several panels.
 
@@ -80,7 +85,7 @@ class Feed:
     def close(self) -> None:
         """Look no more; returns when the thread has ended."""
         self._closed.set()
-        getattr(self._events, "followers", set()).discard(self)
+        _followers(self._events).discard(self)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=2.0)
 
@@ -94,7 +99,7 @@ class Feed:
         with self._looking:
             events: EventSource = getattr(self._source, "events", self._source)
             if self._events is not events:
-                getattr(events, "followers", set()).add(self)
+                _followers(events).add(self)
                 if self._events is not None:
                     for panel in self._panels:
                         panel.restart()
