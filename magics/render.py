@@ -86,23 +86,23 @@ def output_html(
     rows = [_row(block.ranks, _block_html(block), width) for block in blocks]
     rows += [_row(failure.ranks, _failure_html(failure), width) for failure in failures]
     rows += [
-        _row(ranks, f'<span class="ifog-muted">{escape(reason)}</span>', width)
+        _row(ranks, f'<span class="ifog-cell-muted">{escape(reason)}</span>', width)
         for ranks, reason in released
     ]
-    return f'{STYLE}<div class="ifog-cell ifog-out">{"".join(rows)}</div>'
+    return f'{STYLE}<div class="ifog-cell ifog-cell-out">{"".join(rows)}</div>'
 
 
 def _row(ranks: Sequence[int], content: str, width: int) -> str:
-    label = f'<span class="ifog-muted">{_label(ranks):<{width}}</span>'
+    label = f'<span class="ifog-cell-muted">{_label(ranks):<{width}}</span>'
     return f'<div style="padding-left:{width}ch;text-indent:-{width}ch">{label}{content}</div>'
 
 
 def _block_html(block: Block) -> str:
     if block.data:
-        return f'<div class="ifog-rich">{_rich_html(block.data)}</div>'
+        return f'<div class="ifog-cell-rich">{_rich_html(block.data)}</div>'
     text = escape(block.text)
     if block.kind == "stderr":
-        text = f'<span class="ifog-stderr">{text}</span>'
+        text = f'<span class="ifog-cell-stderr">{text}</span>'
     spread = block.spread
     if spread is None:
         return text
@@ -113,9 +113,9 @@ def _block_html(block: Block) -> str:
 
 
 def _failure_html(failure: Failure) -> str:
-    head = f'<span class="ifog-error">{escape(failure.headline)}</span>'
+    head = f'<span class="ifog-cell-error">{escape(failure.headline)}</span>'
     if not failure.traceback:
-        return head + (f'<div class="ifog-muted">{escape(failure.place)}</div>')
+        return head + (f'<div class="ifog-cell-muted">{escape(failure.place)}</div>')
     place = f"{failure.place}; " if failure.place else ""
     return head + _details(f"{place}full traceback folded, click to open", failure.traceback)
 
@@ -149,17 +149,17 @@ def strip_html(view: StripView) -> str:
     figures = "".join(map(_figure_html, view.figures))
     role = "" if view.word in ("starting", "running") else ' role="status"'
     return (
-        f'{STYLE}<div class="ifog-cell ifog-strip"{role} style="{edge}{wash}">'
-        f'<span class="ifog-word">{glyph(view.word)}{view.word}</span>'
-        f'{_glyphs_html(view)}<span class="ifog-figures">{figures}{_spark_html(view)}</span>'
-        f'<span class="ifog-end">{escape(view.elapsed)}</span></div>'
+        f'{STYLE}<div class="ifog-cell ifog-cell-strip"{role} style="{edge}{wash}">'
+        f'<span class="ifog-cell-word">{glyph(view.word)}{view.word}</span>'
+        f'{_glyphs_html(view)}<span class="ifog-cell-figures">{figures}{_spark_html(view)}</span>'
+        f'<span class="ifog-cell-end">{escape(view.elapsed)}</span></div>'
     )
 
 
 def _figure_html(figure: tuple[str, str]) -> str:
     label, value = figure
-    muted = f'<span class="ifog-muted">{escape(label)} </span>' if label else ""
-    short = ' class="ifog-short"' if len(value) <= _SHORT else ""
+    muted = f'<span class="ifog-cell-muted">{escape(label)} </span>' if label else ""
+    short = ' class="ifog-cell-short"' if len(value) <= _SHORT else ""
     return f"<span{short}>{muted}{escape(value)}</span>"
 
 
@@ -175,10 +175,11 @@ def _glyphs_html(view: StripView) -> str:
     else:
         drawn = escape(", ".join(f"{count(k)} {s}" for s, k in Counter(states).most_common()))
         words = f"{len(states)} ranks"
-    return f'<span class="ifog-glyphs" title="{words}">{drawn}</span>'
+    return f'<span class="ifog-cell-glyphs" title="{words}">{drawn}</span>'
 
 
 def _spark_html(view: StripView) -> str:
     if not view.error:
         return ""
-    return f'<span class="ifog-word ifog-spark">{spark(view.spark)}{escape(view.error)}</span>'
+    drawn = f"{spark(view.spark)}{escape(view.error)}"
+    return f'<span class="ifog-cell-word ifog-cell-spark">{drawn}</span>'
