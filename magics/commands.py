@@ -61,9 +61,7 @@ def _stop(runner: Runner, line: str) -> None:
 
 def _restart(runner: Runner, line: str) -> None:
     _no_words(line, "restart")
-    cluster = runner.cluster()
-    cluster.restart()
-    _say(f"{cluster.n} ranks restarted, without variables")
+    runner.restart()
 
 
 def _status(runner: Runner, line: str) -> None:

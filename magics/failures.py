@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from ifog.magics.fold import Fold
 from ifog.numbers import rank_ranges
 
-__all__ = ["Failure", "Raised", "failures", "message", "primary", "released", "summary"]
+__all__ = ["Failure", "Raised", "did", "failures", "message", "primary", "released", "summary"]
 
 
 _TOLD = 4  # failures in the message of an exception
@@ -93,7 +93,13 @@ def _reason(errors: Mapping[int, Raised], peer: int) -> str:
         return f"rank {peer} failed"
     if cause.ename == "KeyboardInterrupt":
         return f"rank {peer} was interrupted"
-    return f"rank {peer} raised {cause.ename}"
+    return f"rank {peer} {did(cause.ename)}"
+
+
+def did(ename: str) -> str:
+    """What a rank did, in words: some errors are the cluster's, about a rank that is silent."""
+    silent = {"RankDied": "died", "NoAnswer": "does not answer", "NoReport": "did not report"}
+    return silent.get(ename, f"raised {ename}")
 
 
 def _frames(error: Raised) -> str:
@@ -132,4 +138,5 @@ def summary(errors: Mapping[int, Raised]) -> str:
     causes = primary(errors)
     names = sorted({error.ename for error in causes.values()})
     word = "rank" if len(causes) == 1 else "ranks"
-    return f"{word} {rank_ranges(causes)} raised {', '.join(names)}"
+    deed = did(names[0]) if len(names) == 1 else f"raised {', '.join(names)}"
+    return f"{word} {rank_ranges(causes)} {deed}"

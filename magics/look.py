@@ -51,7 +51,8 @@ STYLE = (
     '[data-jp-theme-light="false"] .ifog-cell,.vscode-dark .ifog-cell'
     f"{{{_tokens(_DARK)}}}"
     ".ifog-cell-strip{display:flex;align-items:center;gap:16px;min-height:30px;"
-    "padding:0 10px 0 12px;border-left:3px solid;font:13px var(--jp-ui-font-family,system-ui,sans-serif);"
+    "padding:0 10px 0 12px;border-left:3px solid;"
+    "font:13px var(--jp-ui-font-family,system-ui,sans-serif);"
     "font-variant-numeric:tabular-nums;line-height:18px}"
     ".ifog-cell-strip svg{display:block;flex:none}"
     ".ifog-cell-strip .ifog-cell-word{display:flex;align-items:center;gap:8px;flex:0 0 106px;"

@@ -139,7 +139,7 @@ def strip_text(view: StripView) -> str:
     """The strip in words, two spaces between its parts."""
     figures = [f"{label} {value}".strip() for label, value in view.figures]
     error = [f"error {view.error}"] if view.error else []
-    return "  ".join([view.word, *figures, *error, view.elapsed])
+    return "  ".join(part for part in (view.word, *figures, *error, view.elapsed) if part)
 
 
 def strip_html(view: StripView) -> str:

@@ -6,11 +6,11 @@ import contextvars
 import importlib
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ifog.errors import ClusterError, IfogError, NoClusterError
-from ifog.magics.failures import message
+from ifog.magics.failures import failures, message
 from ifog.magics.live import Live, Screen, notice
 from ifog.magics.options import CellOptions, parse_ranks
 from ifog.magics.source import prepare
@@ -65,22 +65,30 @@ class Runner:
             return self.start(DEFAULT_RANKS, why)
 
     def start(self, n: int, why: str = "") -> Cluster:
-        """Start a cluster of ``n`` ranks, telling the progress."""
-        begun, reason = now(), f" ({why})" if why else ""
+        """Start a cluster of ``n`` ranks, telling the progress and, in brackets, ``why``."""
         cluster: Cluster = self.home.Cluster(n)
-        display = self.screen.show(*notice("starting", f"{n} ranks{reason}"))
+        self._launch(cluster, cluster.start, f"started{f' ({why})' if why else ''}")
+        return cluster
+
+    def restart(self) -> None:
+        """Give the cluster fresh ranks, telling the progress."""
+        cluster = self.cluster()
+        self._launch(cluster, cluster.restart, "restarted, without variables")
+
+    def _launch(self, cluster: Cluster, launch: Callable[..., Any], done: str) -> None:
+        begun = now()
+        display = self.screen.show(*notice("starting", f"{cluster.n} ranks"))
 
         def say(step: str) -> None:
             if self.screen.moves:
-                display.update(*notice("starting", f"{step}{reason}", duration(now() - begun)))
+                display.update(*notice("starting", step, duration(now() - begun)))
 
         try:
-            cluster.start(progress=say)
+            launch(progress=say)
         except (IfogError, KeyboardInterrupt) as error:
             display.update(*notice("stopped", type(error).__name__, duration(now() - begun)))
             raise
-        display.update(*notice("done", f"{n} ranks started{reason}", duration(now() - begun)))
-        return cluster
+        display.update(*notice("done", f"{cluster.n} ranks {done}", duration(now() - begun)))
 
     def require_idle(self, ranks: Iterable[int], what: str) -> None:
         """Refuse to use ranks on which a ``--no-wait`` cell still runs.
@@ -130,7 +138,7 @@ def _watch(live: Live, cell: Cell) -> None:
         live.abandon(error)
         raise
     live.finish(result)
-    if result.status == "interrupted":
+    if result.status == "interrupted" and not failures(result.errors):
         back = f"{len(result.ranks)} rank{'s' * (len(result.ranks) != 1)}"
         raise KeyboardInterrupt(f"{back} came back, variables are intact; run the next cell")
     try:

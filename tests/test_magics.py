@@ -87,7 +87,8 @@ class FakeCluster:
         self.running = False
         self.calls.append(("stop",))
 
-    def restart(self):
+    def restart(self, progress):
+        progress("connecting")
         self.calls.append(("restart",))
 
     def interrupt(self):

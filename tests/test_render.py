@@ -496,6 +496,13 @@ def test_strip_of_an_error_names_the_culprit_and_counts_the_released():
     assert dict(view.glyphs)[3] == "dead"
 
 
+def test_a_rank_that_died_did_not_raise():
+    errors = {1: RankError("RankDied", "rank 1 died"), 0: RankError("PeerFailedError", "", peer=1)}
+    view = Strip(1, range(2), 2, 0.0).close(Result((0, 1), 1.0, 0, status="error", errors=errors))
+    assert plain(view) == "stopped  rank 1 died; 1 rank released  1.00 s"
+    assert released(errors) == [((0,), "released: rank 1 died")]
+
+
 def test_strip_of_an_interrupt_names_the_last_rounds():
     strip = Strip(1, range(2), 2, 100.0)
     strip.feed(start(n=2) + rounds(n=2, steps=3)[:-1])
