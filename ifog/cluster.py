@@ -212,7 +212,7 @@ class Cluster:
         line.gather(futures, None, "pushing")
 
     def set_topology(self, label: str) -> None:
-        """Mix over the graph of that name, such as ``"ring"``, on every rank.
+        """Mix over the graph of that name, such as ``"ring"``, with its weights, on every rank.
 
         Raises:
             ArgumentError: no such graph over these ranks.

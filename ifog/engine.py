@@ -154,10 +154,11 @@ class Engine:
         self.context.heal()
 
     def set_topology(self, label: str) -> str:
-        """Mix over the graph called ``label``; returns the label it shows."""
+        """Mix over the graph called ``label``, with its weights; returns the label it shows."""
         from ifog.context import load_topology, set_topology
 
-        set_topology(label)
+        # All named graphs are doubly stochastic with their own weights, so the mean is kept.
+        set_topology(label, is_weighted=True)
         return str(load_topology().graph.get("label", label))
 
 

@@ -80,10 +80,10 @@ def _topology(runner: Runner, line: str) -> None:
     runner.require_idle(range(cluster.n), "%bf topology")
     cluster.set_topology(plain[0])
     edges = sum(u != v for u, v in graph.edges)
-    rate = weights.spectral_rate(weights.matrix(weights.uniform(graph)))
+    rate = weights.spectral_rate(weights.matrix(graph))
     _say(
-        f"{graph.graph['label']}: {cluster.n} ranks, {count(edges)} edges, spectral rate "
-        f"{number(rate)} with equal weights"
+        f"{graph.graph['label']}: {cluster.n} ranks, {count(edges)} edges, "
+        f"spectral rate {number(rate)}"
     )
 
 

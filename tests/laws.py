@@ -472,6 +472,23 @@ def law_ranks_outside_the_cell_are_refused_at_once():
     assert ifog.allreduce(torch.ones(1)).item() == 1.0
 
 
+def law_cells_of_some_ranks_leave_the_others_in_step():
+    n, r, context = ifog.size(), ifog.rank(), current()
+    if n < 3:
+        return
+    for seq in (11, 12):
+        if r < 2:
+            context.begin_cell(seq, (0, 1))
+            for _ in range(seq):
+                other = 1 - r
+                ifog.neighbor_allreduce(
+                    torch.ones(2), self_weight=0.5, src_weights={other: 0.5}, dst_weights=[other]
+                )
+            context.end_cell("ok", None)
+        assert ifog.allreduce(torch.tensor(float(r))).item() == (n - 1) / 2
+        ifog.set_topology("ring")
+
+
 LAWS = {name.removeprefix("law_"): f for name, f in list(globals().items()) if name[:4] == "law_"}
 
 
