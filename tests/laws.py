@@ -14,46 +14,13 @@ import traceback
 from pathlib import Path
 
 import numpy as np
+import refusals
 import torch
+from spmd import GRAPHS, dense, mixed, raises, stack
 
 import ifog
 from ifog import errors
 from ifog.context import current
-
-GRAPHS = ("ring", "exponential", "star", "grid", "complete", "symmetric_exponential")
-
-
-def stack(shape=(3,), dtype=torch.float64, seed=0):
-    """The same [n, *shape] values on every rank; row r is rank r's."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(ifog.size(), *shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def dense(graph, *, weighted):
-    """W[v, u] of a graph, written out entry by entry."""
-    n = graph.number_of_nodes()
-    w = np.zeros((n, n))
-    for u, v, weight in graph.edges(data="weight"):
-        senders = [p for p in graph.predecessors(v) if p != v]
-        w[v, u] = weight if weighted else 1 / (len(senders) + 1)
-    if not weighted:
-        for v in range(n):
-            w[v, v] = 1 / (len([p for p in graph.predecessors(v) if p != v]) + 1)
-    return torch.from_numpy(w)
-
-
-def mixed(w, x):
-    return torch.einsum("vu,u...->v...", w, x)
-
-
-def raises(error, function, *words):
-    try:
-        function()
-    except error as caught:
-        missing = [word for word in words if word not in str(caught)]
-        assert not missing, f"{caught!s} does not say {missing}"
-    else:
-        raise AssertionError(f"nothing raised; expected {error.__name__}")
 
 
 def law_identity_of_ranks():
@@ -302,110 +269,6 @@ def law_handles_may_be_waited_for_in_any_order():
     assert torch.allclose(first.wait(), x.mean(0), atol=1e-14)
 
 
-def law_a_name_in_flight_is_refused_and_reusable_later():
-    if ifog.size() == 1:
-        return
-    x = torch.ones(2)
-    ifog.barrier()
-    handle = ifog.neighbor_allreduce_nonblocking(x, name="x")
-    if not handle.done():
-        raises(
-            errors.ArgumentError,
-            lambda: ifog.neighbor_allreduce_nonblocking(x, name="x"),
-            "in flight",
-        )
-    handle.wait()
-    assert torch.equal(ifog.neighbor_allreduce(x, name="x"), x)
-
-
-def law_wrong_shapes_raise_on_every_rank_and_the_next_call_works():
-    n, r = ifog.size(), ifog.rank()
-    if n == 1:
-        return
-    ifog.set_topology("complete")
-    for numel in (3, 5000, 100_000):
-        x = torch.ones(numel + (r == 0))
-        for call in (ifog.neighbor_allreduce, ifog.allreduce, ifog.broadcast):
-            raises(errors.MismatchError, lambda: call(x), "shape", f"rank {r}")  # noqa: B023
-        assert ifog.allreduce(torch.ones(2)).tolist() == [1.0, 1.0]
-
-
-def law_wrong_dtypes_raise_on_every_rank():
-    if ifog.size() == 1:
-        return
-    ifog.set_topology("complete")
-    x = torch.ones(4, dtype=torch.float32 if ifog.rank() else torch.float64)
-    for call in (ifog.neighbor_allreduce, ifog.allreduce, ifog.allgather):
-        raises(errors.MismatchError, lambda: call(x), "float32", "float64")  # noqa: B023
-    assert ifog.allreduce(torch.ones(1)).item() == 1.0
-
-
-def law_different_roots_and_graphs_are_refused_on_every_rank():
-    if ifog.size() == 1:
-        return
-    root = int(ifog.rank() == 0)
-    raises(errors.MismatchError, lambda: ifog.broadcast(torch.ones(2), root), "root")
-    label = "complete" if ifog.rank() else "star"
-    if ifog.size() > 2:
-        raises(errors.MismatchError, lambda: ifog.set_topology(label), "set_topology")
-    assert ifog.allreduce(torch.ones(1)).item() == 1.0
-
-
-def law_unmatched_plans_raise_on_every_rank_and_name_the_edge():
-    n, r = ifog.size(), ifog.rank()
-    if n == 1:
-        return
-    to = {0: [1]}.get(r, [])
-    raises(
-        errors.TopologyMismatchError,
-        lambda: ifog.neighbor_allreduce(
-            torch.ones(2), self_weight=1.0, src_weights={}, dst_weights=to
-        ),
-        "rank 0 sends to rank 1",
-    )
-    raises(
-        errors.TopologyMismatchError,
-        lambda: ifog.neighbor_allgather(
-            torch.ones(2), src_ranks=[0] if r == 1 else [], dst_ranks=[], name="g"
-        ),
-        "rank 1 receives from rank 0",
-    )
-    assert ifog.allreduce(torch.ones(1), name="g").item() == 1.0
-
-
-def law_bad_arguments_are_refused_before_anything_is_sent():
-    n, x = ifog.size(), torch.ones(2)
-    ifog.set_topology("ring")
-    mix = ifog.neighbor_allreduce
-    bad = errors.ArgumentError
-    raises(bad, lambda: mix(x, self_weight=0.5), "src_weights", "together")
-    raises(bad, lambda: mix(x, src_weights={}), "self_weight")
-    raises(bad, lambda: mix(x, dst_weights=[]), "self_weight")
-    raises(bad, lambda: mix(x, self_weight=1.0, src_weights=[0]), "dict", "list")
-    raises(bad, lambda: mix(x, self_weight="1", src_weights={}), "finite number")
-    raises(bad, lambda: mix(x, self_weight=float("nan"), src_weights={}), "finite number")
-    raises(bad, lambda: mix(x, self_weight=1.0, src_weights={n: 1.0}), f"rank {n}")
-    dst = [ifog.rank()]
-    raises(bad, lambda: mix(x, self_weight=1.0, src_weights={}, dst_weights=dst), "self_weight")
-    raises(bad, lambda: mix(x, self_weight=1.0, src_weights={}, dst_weights=[1, 1]), "twice")
-    raises(bad, lambda: mix(torch.ones(2, dtype=torch.int64)), "float")
-    raises(bad, lambda: mix([1.0, 2.0]), "torch tensor", "list")
-    raises(bad, lambda: ifog.allreduce(torch.ones(2, dtype=torch.int64)), "average=False")
-    raises(bad, lambda: ifog.broadcast(x, n), f"rank {n}", f"0..{n - 1}")
-    raises(bad, lambda: ifog.neighbor_allgather(x, src_ranks=[]), "dst_ranks")
-    raises(bad, lambda: ifog.set_topology(ifog.ring(n + 1)), str(n + 1), str(n))
-    raises(bad, lambda: ifog.set_topology("rign"), "ring")
-    if n > 3:
-        far = (ifog.rank() + 2) % n
-        raises(
-            bad,
-            lambda: mix(x, self_weight=0.5, src_weights={far: 0.5}),
-            f"[{far}]",
-            "in-neighbours",
-        )
-    assert ifog.allreduce(x).tolist() == [1.0, 1.0]
-
-
 def law_init_resets_the_topology():
     ifog.set_topology("star", is_weighted=True)
     ifog.init()
@@ -423,72 +286,11 @@ def law_neighbours_are_those_of_the_graph():
     assert ifog.out_neighbor_ranks() == (leaves if ifog.rank() == 0 else [0])
 
 
-def law_a_failure_wakes_the_others_and_heals():
-    n, r = ifog.size(), ifog.rank()
-    for trial in range(3):
-        failing = trial % n
-
-        def mix_until_stopped(trial=trial, failing=failing):
-            while True:
-                got = ifog.allreduce(torch.tensor(float(r + trial)))
-                assert got.item() == trial + (n - 1) / 2
-                # All ranks have left the heal before, which an abort must not meet.
-                if r == failing:
-                    current().abort("ValueError: boom")
-
-        if n > 1:
-            raises(errors.PeerFailedError, mix_until_stopped, f"rank {failing}", "boom")
-            raises(errors.PeerFailedError, ifog.barrier, f"rank {failing}", "boom")
-        current().heal()
-    assert ifog.allreduce(torch.ones(1)).item() == 1.0
-
-
-def law_ranks_outside_the_cell_are_refused_at_once():
-    n, context = ifog.size(), current()
-    if n < 3:
-        return
-    ifog.set_topology("complete")
-    context.begin_cell(7, (0, 1))
-    try:
-        if ifog.rank() < 2:
-            raises(
-                errors.ParticipationError,
-                lambda: ifog.neighbor_allreduce(torch.ones(2)),
-                "rank 2",
-                "0,1",
-            )
-            raises(errors.ParticipationError, ifog.barrier, "all ranks")
-            other = 1 - ifog.rank()
-            got = ifog.neighbor_allreduce(
-                torch.tensor([float(ifog.rank())]),
-                self_weight=0.5,
-                src_weights={other: 0.5},
-                dst_weights=[other],
-            )
-            assert got.item() == 0.5
-    finally:
-        context.end_cell("ok", None)
-    assert ifog.allreduce(torch.ones(1)).item() == 1.0
-
-
-def law_cells_of_some_ranks_leave_the_others_in_step():
-    n, r, context = ifog.size(), ifog.rank(), current()
-    if n < 3:
-        return
-    for seq in (11, 12):
-        if r < 2:
-            context.begin_cell(seq, (0, 1))
-            for _ in range(seq):
-                other = 1 - r
-                ifog.neighbor_allreduce(
-                    torch.ones(2), self_weight=0.5, src_weights={other: 0.5}, dst_weights=[other]
-                )
-            context.end_cell("ok", None)
-        assert ifog.allreduce(torch.tensor(float(r))).item() == (n - 1) / 2
-        ifog.set_topology("ring")
-
-
-LAWS = {name.removeprefix("law_"): f for name, f in list(globals().items()) if name[:4] == "law_"}
+LAWS = {
+    name.removeprefix("law_"): law
+    for name, law in {**vars(refusals), **globals()}.items()
+    if name.startswith("law_")
+}
 
 
 def run_all(path):
