@@ -28,6 +28,7 @@ _HIDDEN = 256
 _STEPS = 300
 _BATCH = 32
 _LEARNING_RATE = 0.5
+_DEVICE = "cpu"  # also where the ranks' default device is a GPU, so that all demos compare
 
 Combine = Callable[[Tensor, int], Tensor]
 
@@ -46,7 +47,7 @@ def consensus(label: str) -> list[float]:
     """
     schedule = schedules.named(label, size())
     generator = torch.Generator().manual_seed(rank())
-    x = torch.randn(ENTRIES, dtype=torch.float64, generator=generator)  # [d] float64
+    x = torch.randn(ENTRIES, dtype=torch.float64, device=_DEVICE, generator=generator)
     mean = allreduce(x)
     start = _distance(x, mean)
     if start == 0.0:
@@ -79,7 +80,7 @@ def train(method: str) -> float:
     generator = torch.Generator().manual_seed(1000 + rank())
     x = _initial(shard.x.shape[1])  # [d] float32
     for step in range(_STEPS):
-        batch = torch.randint(len(shard.y), (_BATCH,), generator=generator)
+        batch = torch.randint(len(shard.y), (_BATCH,), device=_DEVICE, generator=generator)
         x.requires_grad_(True)
         loss = functional.cross_entropy(_logits(x, shard.x[batch]), shard.y[batch])
         (gradient,) = torch.autograd.grad(loss, x)
@@ -106,9 +107,10 @@ def _combination(method: str) -> Combine:
 
 def _initial(features: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    first = torch.randn(_HIDDEN, features, generator=generator) / features**0.5
-    second = torch.randn(10, _HIDDEN, generator=generator) / _HIDDEN**0.5
-    return torch.cat([first.flatten(), torch.zeros(_HIDDEN), second.flatten(), torch.zeros(10)])
+    first = torch.randn(_HIDDEN, features, device=_DEVICE, generator=generator) / features**0.5
+    second = torch.randn(10, _HIDDEN, device=_DEVICE, generator=generator) / _HIDDEN**0.5
+    biases = [torch.zeros(_HIDDEN, device=_DEVICE), torch.zeros(10, device=_DEVICE)]
+    return torch.cat([first.flatten(), biases[0], second.flatten(), biases[1]])
 
 
 def _logits(x: Tensor, images: Tensor) -> Tensor:
@@ -125,4 +127,4 @@ def _distance(x: Tensor, mean: Tensor) -> float:
 
 
 def _report(label: str, step: int, value: float) -> None:
-    watch(torch.tensor([float(step), value], dtype=torch.float64), label)
+    watch(torch.tensor([float(step), value], dtype=torch.float64, device=_DEVICE), label)
