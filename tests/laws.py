@@ -295,7 +295,8 @@ LAWS = {
 
 def run_all(path):
     """Run every law on this MPI rank; write {law: traceback} to ``path`` plus the rank."""
-    faulthandler.dump_traceback_later(80)  # before the starter's patience ends
+    # Before the starter loses patience, and also where it was killed and nobody waits.
+    faulthandler.dump_traceback_later(80, exit=True)
     ifog.init()
     failed = {}
     for name, law in LAWS.items():

@@ -40,9 +40,13 @@ def mpi_verdicts(tmp_path_factory):
 
     def of(n):
         if n not in verdicts:
-            path = tmp_path_factory.mktemp("laws") / str(n)
+            folder = tmp_path_factory.mktemp("laws")
+            path = folder / str(n)
+            # What a killed job leaves behind then goes with the other files of the test.
+            files = ["--prtemca", "prte_tmpdir_base", folder]
+            files += ["--mca", "btl_sm_backing_directory", folder]
             job = subprocess.Popen(
-                [mpiexec(), "-n", str(n), *FLAGS, sys.executable, LAWS_FILE, path],
+                [mpiexec(), "-n", str(n), *FLAGS, *files, sys.executable, LAWS_FILE, path],
                 env={**os.environ, **AS_ROOT, "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
