@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Block", "Fold", "Spread", "Written"]
+__all__ = ["Block", "Fold", "Spread", "Written", "template"]
 
 _NUMBER = re.compile(
-    r"((?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\d_]|\.\d)"
+    r"((?<![\w.])[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\d_]|\.\d)"
     r"|(?<![\w.])(?:nan|[-+]?inf)(?!\w))"
 )
-_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
-_CELL_FILE = re.compile(r"\S*/ipykernel_\d+/\d+\.py(?=:\d)")
-_RICH = ("text/html", "image/svg+xml", "image/png", "image/jpeg")
-_LOOK_AHEAD = 64  # keeps a rank that lags by thousands of lines cheap
+_INTEGER = re.compile(r"[-+]?\d+")
+# No part may run past the next escape: a line of nothing but escapes must cost linear time.
+_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+_CELL_FILE = re.compile(r"(?<!\S)\S*/ipykernel_\d+/\d+\.py(?=:\d)")
+_RICH = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg")
+_LOOK_AHEAD = 64  # lines of one form that are tried as partner
+_LONG = 4000  # characters from which on a line is compared as a whole
+_GAP = 1 << 64  # between the places of neighbours, so that blocks can be put between
 
 
 class Written(Protocol):
@@ -61,15 +66,20 @@ class Spread:
     whole: bool
 
 
-@dataclass
+@dataclass(eq=False)
 class Block:
-    """One line (or one many-line value) with the ranks that wrote it."""
+    """One line (or one many-line value) with the ranks that wrote it.
+
+    Blocks are ordered by ``place``, which only ``Fold`` changes.
+    """
 
     kind: str
     data: Mapping[str, Any] = field(default_factory=dict)
     lines: dict[int, str] = field(default_factory=dict)
     numbers: tuple[str, ...] = ()
+    place: int = 0
     _varying: int | None = None
+    _spread: Spread | None = None
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -92,9 +102,11 @@ class Block:
     @property
     def spread(self) -> Spread | None:
         """Where the ranks differ, or None when they wrote the same."""
-        at = self._varying
-        if at is None:
-            return None
+        if self._spread is None and self._varying is not None:
+            self._spread = self._spread_at(self._varying)
+        return self._spread
+
+    def _spread_at(self, at: int) -> Spread:
         values = {rank: _NUMBER.split(self.lines[rank])[2 * at + 1] for rank in self.ranks}
         order = sorted(values, key=lambda rank: _sort_key(values[rank]))
         pieces = _NUMBER.split(next(iter(self.lines.values())))
@@ -104,7 +116,7 @@ class Block:
             values=values,
             low=order[0],
             high=next(r for r in order if _sort_key(values[r]) == _sort_key(values[order[-1]])),
-            whole=all(re.fullmatch(r"[-+]?\d+", value) for value in values.values()),
+            whole=all(_INTEGER.fullmatch(value) for value in values.values()),
         )
 
     def differing(self, numbers: tuple[str, ...]) -> int | None:
@@ -128,6 +140,7 @@ class Block:
             self.numbers = numbers
         elif at is not None and at >= 0:
             self._varying = at
+        self._spread = None
         self.lines[rank] = text
 
 
@@ -142,11 +155,57 @@ def _last_state(line: str) -> str:
     return next((part for part in reversed(line.split("\r")) if part), "")
 
 
+def template(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A line as the text around its numbers and the numbers; a very long one as all text."""
+    if len(text) > _LONG:
+        return (text,), ()
+    pieces = _NUMBER.split(text)
+    return tuple(pieces[::2]), tuple(pieces[1::2])
+
+
+def _plain(text: str) -> str:
+    return _ESCAPE.sub("", text) if "\x1b" in text else text
+
+
+def _place(block: Block) -> int:
+    return block.place
+
+
+class _Alike:
+    """Blocks that share a text or a form, by place, with the last one of each rank."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self.last: dict[int, Block] = {}
+
+    def add(self, rank: int, block: Block) -> None:
+        at = bisect_left(self.blocks, block.place, key=_place)
+        if self.blocks[at : at + 1] != [block]:
+            self.blocks.insert(at, block)
+        self.last[rank] = block
+
+    def insert(self, block: Block) -> None:
+        self.blocks.insert(bisect_left(self.blocks, block.place, key=_place), block)
+
+    def remove(self, block: Block) -> None:
+        del self.blocks[bisect_left(self.blocks, block.place, key=_place)]
+
+    def after(self, rank: int, place: float) -> Sequence[Block]:
+        """The next blocks below ``place`` that ``rank`` may join."""
+        if rank in self.last:
+            place = max(place, self.last[rank].place)
+        start = bisect_right(self.blocks, place, key=_place)
+        return self.blocks[start : start + _LOOK_AHEAD]
+
+
 class Fold:
     """Takes the output of the ranks piece by piece and keeps it folded.
 
+    A line that no other rank wrote has no fixed place among the lines of the others. It stands
+    last until its rank writes a line that another rank wrote as well, and then goes above that one.
+
     Attributes:
-        blocks: the blocks of all finished lines, in order of first appearance.
+        blocks: the blocks of all finished lines, from top to bottom.
         version: changes whenever ``blocks`` or ``tail()`` do.
     """
 
@@ -155,9 +214,9 @@ class Fold:
         self.version = 0
         self._open: dict[tuple[int, str], str] = {}
         self._values: dict[int, Written] = {}
-        self._last: dict[int, int] = {}
-        self._like: dict[tuple[Any, ...], list[int]] = {}
-        self._floor = 0
+        self._alike: dict[tuple[Any, ...], _Alike] = {}
+        self._shared: dict[int, Block] = {}  # each rank's last block with company
+        self._alone: dict[int, deque[Block]] = {}  # its blocks below that one
 
     def feed(self, pieces: Iterable[Written]) -> None:
         """Take pieces in their order of arrival; a stream's piece may end within a line."""
@@ -180,10 +239,6 @@ class Fold:
             self._add_value(rank)
         self.version += 1
 
-    def freeze(self, index: int) -> None:
-        """No further line joins the blocks before ``index``: they have been shown for good."""
-        self._floor = index
-
     def tail(self) -> list[Block]:
         """Lines without an end yet (a progress bar) and values, folded among themselves.
 
@@ -199,7 +254,7 @@ class Fold:
 
     def _stream(self, piece: Written) -> None:
         key = (piece.rank, piece.kind)
-        *whole, rest = _ESCAPE.sub("", self._open.pop(key, "") + piece.text).split("\n")
+        *whole, rest = _plain(self._open.pop(key, "") + piece.text).split("\n")
         for line in whole:
             self._add(piece.rank, piece.kind, _last_state(line), {})
         if rest:
@@ -217,35 +272,90 @@ class Fold:
             self._add(rank, key[1], _last_state(self._open.pop(key)), {})
 
     def _add(self, rank: int, kind: str, text: str, data: Mapping[str, Any]) -> None:
-        text = _CELL_FILE.sub("cell", _ESCAPE.sub("", text))  # the path holds a process id
-        pieces = _NUMBER.split(text)
-        frame, numbers = tuple(pieces[::2]), tuple(pieces[1::2])
-        alike = self._like.setdefault((kind, frame, repr(sorted(data.items()))), [])
-        index = self._partner(rank, alike, numbers)
-        if index is None:
-            index = len(self.blocks)
-            alike.append(index)
-            self.blocks.append(Block(kind, data))
-        self.blocks[index].join(rank, text, numbers)
-        self._last[rank] = index
+        text = _plain(text)
+        if "/ipykernel_" in text:
+            text = _CELL_FILE.sub("cell", text)  # the path holds a process id
+        frame, numbers = template(text)
+        same, like = self._lists(kind, text, frame, data)
+        block = self._partner(rank, numbers, same, like)
+        if block is None:
+            block = Block(kind, data, place=self.blocks[-1].place + _GAP if self.blocks else 0)
+            self.blocks.append(block)
+            self._alone.setdefault(rank, deque()).append(block)
+        else:
+            self._meet(rank, block)
+        block.join(rank, text, numbers)
+        same.add(rank, block)
+        like.add(rank, block)
 
-    def _partner(self, rank: int, alike: list[int], numbers: tuple[str, ...]) -> int | None:
-        """The block this line joins: below all earlier lines of its rank, and not frozen.
+    def _lists(
+        self, kind: str, text: str, frame: tuple[str, ...], data: Mapping[str, Any]
+    ) -> tuple[_Alike, _Alike]:
+        rich = repr(sorted(data.items())) if data else ""
+        same = self._alike.setdefault((kind, rich, text), _Alike())
+        return same, self._alike.setdefault((kind, rich, frame), _Alike())
 
-        The first block that fits keeps loops in step, so that the fifth loss of one rank meets
-        the fifth of the others. Integers name things (a step, a rank): for them an equal line
-        further down is the better partner.
+    def _partner(
+        self, rank: int, numbers: tuple[str, ...], same: _Alike, like: _Alike
+    ) -> Block | None:
+        """The block this line joins, below all lines that its rank shares with another.
+
+        An equal line is the partner, however far ahead the other rank is: integers name things (a
+        step, a rank). Measured values do not; there the first line of the same form keeps loops in
+        step, so that the fifth loss of one rank meets the fifth of the others.
         """
-        start = bisect_right(alike, max(self._last.get(rank, -1), self._floor - 1))
-        first = None
-        for index in alike[start : start + _LOOK_AHEAD]:
-            at = self.blocks[index].differing(numbers)
-            if at is None:
+        place = self._top(rank)
+        equal = next(iter(same.after(rank, place)), None)
+        if equal is not None and all(map(_INTEGER.fullmatch, numbers)):
+            return equal
+        for block in like.after(rank, place):
+            if block is equal:
+                return equal
+            at = block.differing(numbers)
+            if at is None or (equal is not None and _INTEGER.fullmatch(numbers[at])):
                 continue
-            if numbers == self.blocks[index].numbers:
-                return index
-            if first is None:
-                first = index
-                if not re.fullmatch(r"[-+]?\d+", numbers[at]):
-                    return first
-        return first
+            return block
+        return equal
+
+    def _meet(self, rank: int, block: Block) -> None:
+        """``rank`` joins the block of others: from now on what is above it stays there."""
+        for other in block.lines:
+            if self._top(other) < block.place:
+                while self._alone[other].popleft() is not block:
+                    pass
+                self._shared[other] = block
+        mine = self._alone.pop(rank, deque())
+        self._raise(rank, [own for own in mine if own.place > block.place], block)
+        self._shared[rank] = block
+
+    def _top(self, rank: int) -> float:
+        return self._shared[rank].place if rank in self._shared else -math.inf
+
+    def _raise(self, rank: int, lonely: list[Block], above: Block) -> None:
+        """Put lonely blocks of ``rank`` directly above another one."""
+        if not lonely:
+            return
+        lists = [
+            self._lists(own.kind, own.lines[rank], template(own.lines[rank])[0], own.data)
+            for own in lonely
+        ]
+        for own, pair in zip(lonely, lists, strict=True):
+            for alike in pair:
+                alike.remove(own)
+            del self.blocks[bisect_left(self.blocks, own.place, key=_place)]
+        step = self._step(above, len(lonely))
+        if step == 0:
+            for index, block in enumerate(self.blocks):
+                block.place = index * _GAP
+            step = self._step(above, len(lonely))
+        at = bisect_left(self.blocks, above.place, key=_place)
+        self.blocks[at:at] = lonely
+        for back, (own, pair) in enumerate(zip(reversed(lonely), reversed(lists), strict=True), 1):
+            own.place = above.place - back * step
+            for alike in pair:
+                alike.insert(own)
+
+    def _step(self, above: Block, number: int) -> int:
+        at = bisect_left(self.blocks, above.place, key=_place)
+        room = above.place - self.blocks[at - 1].place if at else _GAP
+        return room // (number + 1)

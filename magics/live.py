@@ -1,27 +1,37 @@
 """What stands under a running cell: the strip and the folded output, kept up to date.
 
-In a notebook both are displays that are replaced in place, at most a few times a second; output
-that has grown long is frozen block by block, so that an update costs the same after an hour. A
-terminal cannot replace what it has printed, so there everything is printed once, at the end.
+In a notebook both are displays that are replaced in place, at most a few times a second. Long
+output is many displays, of which only those are drawn that changed, and its middle is left out, so
+that an update costs the same after an hour and the notebook stays small. A terminal cannot replace
+what it has printed, so there everything is printed once, at the end.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from ifog.magics.failures import Failure, failures, released
 from ifog.magics.fold import Block, Fold, Written
-from ifog.magics.render import output_html, output_text, prefix_width, strip_html, strip_text
+from ifog.magics.render import (
+    Released,
+    output_html,
+    output_text,
+    prefix_width,
+    strip_html,
+    strip_text,
+)
 from ifog.magics.strip import Outcome, Strip, StripView
 from ifog.telemetry import EventLog, now
 
 __all__ = ["Display", "Live", "NotebookScreen", "Screen", "TerminalScreen", "notice", "screen_of"]
 
 _PERIOD = 0.15  # seconds between two updates
-_FROZEN = 200  # blocks that are shown for good together
-_MOVING = 300  # blocks from which on that happens
+_PART = 200  # blocks that are one display
+_HEAD = 2000  # blocks at the beginning that are shown
+_TAIL = 1000  # blocks at the end that are shown
+_MOVING = 200  # of these, while the cell runs
 
 
 class Display(Protocol):
@@ -158,14 +168,33 @@ class Live:
             self._strip_display.update(html, text)
 
 
+class _Part(NamedTuple):
+    """What one display shows: ``left_out`` blocks that are not shown stand above the others."""
+
+    blocks: Sequence[Block]
+    left_out: int = 0
+    failed: Sequence[Failure] = ()
+    free: Sequence[Released] = ()
+
+    def signature(self, width: int) -> tuple[Any, ...]:
+        """Equal for parts that look the same: a block only changes when a rank joins it."""
+        blocks = tuple((id(block), len(block.lines)) for block in self.blocks)
+        return blocks, self.left_out, len(self.failed), len(self.free), width
+
+    def ranks(self) -> list[Sequence[int]]:
+        """The ranks of each row."""
+        rows = [*(b.ranks for b in self.blocks), *(f.ranks for f in self.failed)]
+        return [*rows, *(ranks for ranks, _ in self.free)]
+
+
 class _Output:
-    """The folded output as displays: frozen ones above, the one that still changes below."""
+    """The folded output as displays, one below the other."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
         self._fold = Fold()
-        self._display: Display | None = None
-        self._first = 0
+        self._displays: list[Display] = []
+        self._shown: list[tuple[Any, ...]] = []
         self._width = 0
         self._drawn = 0
 
@@ -173,39 +202,52 @@ class _Output:
         self._fold.feed(pieces)
 
     def draw(self) -> None:
-        if self._fold.version == self._drawn:
-            return
-        self._drawn = self._fold.version
-        while len(self._fold.blocks) - self._first >= _MOVING:
-            self._freeze()
-        self._show([*self._fold.blocks[self._first :], *self._fold.tail()])
+        if self._fold.version != self._drawn:
+            self._drawn = self._fold.version
+            # The tail is made anew each time, and with it the identity of its blocks.
+            self._shown[-1:] = [()] * len(self._shown[-1:])
+            self._show(self._parts(self._fold.tail(), _MOVING))
 
     def finish(self, outcome: Outcome) -> None:
         self._fold.finish()
-        while self._screen.moves and len(self._fold.blocks) - self._first >= _MOVING:
-            self._freeze()
         free = [] if outcome.status == "interrupted" else released(outcome.errors)
-        self._show(self._fold.blocks[self._first :], failures(outcome.errors), free)
+        parts = self._parts([], _TAIL)
+        failed = failures(outcome.errors)
+        if failed or free:
+            last = parts.pop() if parts else _Part(())
+            parts.append(last._replace(failed=failed, free=free))
+        self._shown[-1:] = [()] * len(self._shown[-1:])
+        self._show(parts)
 
-    def _freeze(self) -> None:
-        end = self._first + _FROZEN
-        self._show(self._fold.blocks[self._first : end])
-        self._fold.freeze(end)
-        self._first, self._display = end, None
+    def _parts(self, tail: Sequence[Block], most: int) -> list[_Part]:
+        blocks = self._fold.blocks
+        parts = [_Part(part) for part in _pieces(blocks[:_HEAD])]
+        left_out = max(0, len(blocks) - _HEAD - most)
+        rest = [*blocks[_HEAD + left_out :], *tail]
+        if left_out:
+            parts.append(_Part(rest, left_out))
+        elif len(blocks) < _HEAD and parts:
+            parts[-1] = _Part([*parts[-1].blocks, *tail])
+        elif rest:
+            parts.append(_Part(rest))
+        return parts
 
-    def _show(
-        self,
-        blocks: Sequence[Block],
-        failed: Sequence[Failure] = (),
-        free: Sequence[tuple[tuple[int, ...], str]] = (),
-    ) -> None:
-        if not (blocks or failed or free):
-            return
-        ranks = [*(b.ranks for b in blocks), *(f.ranks for f in failed), *(r for r, _ in free)]
+    def _show(self, parts: Sequence[_Part]) -> None:
+        ranks = [row for part in parts for row in part.ranks()]
         self._width = width = max(self._width, prefix_width(ranks))
-        html = output_html(blocks, failed, free, width)
-        text = output_text(blocks, failed, free, width)
-        if self._display is None:
-            self._display = self._screen.show(html, text)
-        else:
-            self._display.update(html, text)
+        empty = [_Part(())] * (len(self._displays) - len(parts))
+        for index, part in enumerate([*parts, *empty]):
+            if self._shown[index : index + 1] == [part.signature(width)]:
+                continue
+            self._shown[index : index + 1] = [part.signature(width)]
+            html = output_html(part.blocks, part.failed, part.free, width, part.left_out)
+            text = output_text(part.blocks, part.failed, part.free, width, part.left_out)
+            if index < len(self._displays):
+                self._displays[index].update(html, text)
+            else:
+                self._displays.append(self._screen.show(html, text))
+
+
+def _pieces(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
+    for first in range(0, len(blocks), _PART):
+        yield blocks[first : first + _PART]

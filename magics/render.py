@@ -1,7 +1,9 @@
 """Blocks, failures and strips as text and as HTML that says the same.
 
 The text is complete by itself, for terminals and headless runs; the HTML folds what the text
-spells out. Everything that ranks wrote is escaped, so an output can never become part of the page.
+spells out. Text that ranks print, raise or show is escaped, so it never becomes part of the page.
+HTML, Markdown and pictures that a value makes of itself are passed on as they are: the notebook
+trusts them as it trusts the outputs of its own cells.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from ifog.magics.strip import StripView
 from ifog.numbers import count, rank_ranges
 
 __all__ = [
+    "Released",
     "output_html",
     "output_text",
     "prefix_width",
@@ -26,6 +29,7 @@ __all__ = [
     "strip_text",
 ]
 
+_MOST = 20_000  # characters of a block that are shown
 _SHORT = 40  # characters of a figure that is not broken into two lines
 
 Released = tuple[tuple[int, ...], str]
@@ -56,17 +60,33 @@ def _indented(label: str, lines: Sequence[str], width: int) -> list[str]:
     return [f"{label:<{width}}{first}", *(" " * width + line for line in rest)]
 
 
+def _shortened(text: str) -> str:
+    """A very long text without its middle."""
+    left_out = len(text) - _MOST
+    if left_out <= 0:
+        return text
+    gap = f" … {count(left_out)} characters left out … "
+    return text[: _MOST // 2] + gap + text[-_MOST // 2 :]
+
+
+def _gap(left_out: int) -> str:
+    return f"… {count(left_out)} line{'s' * (left_out != 1)} left out …"
+
+
 def output_text(
     blocks: Sequence[Block],
     failures: Sequence[Failure] = (),
     released: Sequence[Released] = (),
     width: int = 0,
+    left_out: int = 0,
 ) -> str:
-    """The folded output as plain text, prefixed by the ranks."""
-    lines: list[str] = []
+    """The folded output as plain text, prefixed by the ranks, below ``left_out`` unshown lines."""
+    lines = [_gap(left_out)] if left_out else []
     for block in blocks:
         below = _values_text(block.spread) if block.spread else []
-        lines += _indented(_label(block.ranks), [*block.text.split("\n"), *below], width)
+        lines += _indented(
+            _label(block.ranks), [*_shortened(block.text).split("\n"), *below], width
+        )
     for failure in failures:
         below = [failure.place] if failure.place else []
         body = [*failure.headline.split("\n"), *below, *failure.traceback.splitlines()]
@@ -81,9 +101,11 @@ def output_html(
     failures: Sequence[Failure] = (),
     released: Sequence[Released] = (),
     width: int = 0,
+    left_out: int = 0,
 ) -> str:
     """The folded output as HTML; ranges and tracebacks unfold by a click."""
-    rows = [_row(block.ranks, _block_html(block), width) for block in blocks]
+    rows = [f'<div class="ifog-cell-muted">{_gap(left_out)}</div>'] if left_out else []
+    rows += [_row(block.ranks, _block_html(block), width) for block in blocks]
     rows += [_row(failure.ranks, _failure_html(failure), width) for failure in failures]
     rows += [
         _row(ranks, f'<span class="ifog-cell-muted">{escape(reason)}</span>', width)
@@ -100,7 +122,7 @@ def _row(ranks: Sequence[int], content: str, width: int) -> str:
 def _block_html(block: Block) -> str:
     if block.data:
         return f'<div class="ifog-cell-rich">{_rich_html(block.data)}</div>'
-    text = escape(block.text)
+    text = escape(_shortened(block.text))
     if block.kind == "stderr":
         text = f'<span class="ifog-cell-stderr">{text}</span>'
     spread = block.spread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from outputs import Output, RankError, folded, text_of
@@ -156,12 +157,55 @@ def test_warnings_of_a_cell_are_equal_although_their_file_has_a_process_id():
     assert text_of(fold) == "[0-2] cell:3: UserWarning: careful"
 
 
-def test_a_frozen_block_takes_no_further_line():
+def test_equal_lines_after_a_differing_one_fold_again():
+    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
+        fold = folded(*((r, "stdout", f"{'abcd'[r]}\nsame1\nsame2\n") for r in order))
+        differing = [f"[{r}]   {'abcd'[r]}" for r in order]
+        assert text_of(fold).splitlines() == [*differing, "[0-3] same1", "[0-3] same2"]
+
+
+def test_a_line_of_one_rank_does_not_part_the_lines_around_it():
+    fold = folded(
+        (0, "stdout", "a\nb\n"), (1, "stdout", "a\nmine\nalso mine\nb\n"), (2, "stdout", "a\nb\n")
+    )  # fmt: skip
+    assert [(b.text, b.ranks) for b in fold.blocks] == [
+        ("a", (0, 1, 2)), ("mine", (1,)), ("also mine", (1,)), ("b", (0, 1, 2)),
+    ]  # fmt: skip
+
+
+def test_equal_lines_fold_however_far_ranks_drift_apart():
+    source = random.Random(0)
+    left = {r: [f"line {k}" for k in range(4000)] for r in range(4)}
     fold = Fold()
-    fold.feed([Output(0, "stdout", "hello\n")])
-    fold.freeze(1)
-    fold.feed([Output(1, "stdout", "hello\n")])
-    assert [b.ranks for b in fold.blocks] == [(0,), (1,)]
+    fold.feed([Output(0, "stdout", "\n".join(left.pop(0)) + "\n")])
+    while left:
+        rank = source.choice(list(left))
+        cut = source.randint(1, 3000)
+        fold.feed([Output(rank, "stdout", "".join(f"{line}\n" for line in left[rank][:cut]))])
+        left[rank] = left[rank][cut:]
+        left = {r: lines for r, lines in left.items() if lines}
+    assert [(b.text, len(b.lines)) for b in fold.blocks] == [(f"line {k}", 4) for k in range(4000)]
+
+
+LONG = ["a", "\x1b]", "\x1b[", "1", "1_", "/ipykernel_1", "1e", "\r", " 1"]
+
+
+@pytest.mark.parametrize("part", LONG)
+def test_the_cost_of_a_long_line_is_linear(part):
+    begun = time.process_time()
+    fold = Fold()
+    for rank in range(4):
+        fold.feed([Output(rank, "stdout", part * (200_000 // len(part)))])
+    fold.tail()
+    fold.feed([Output(rank, "stdout", "\n") for rank in range(4)])
+    fold.finish()
+    assert time.process_time() - begun < 2
+
+
+def test_a_long_line_is_compared_as_a_whole():
+    long = "x" * 5000
+    assert text_of(folded(*((r, "stdout", f"{long}\n") for r in range(2)))) == f"[0-1] {long}"
+    assert len(folded(*((r, "stdout", f"{long} {r}\n") for r in range(2))).blocks) == 2
 
 
 WORDS = [
@@ -189,9 +233,8 @@ def test_no_line_of_a_rank_is_lost_changed_or_moved(seed):
         cut = source.randint(1, 12)
         fold.feed([Output(rank, "stdout", streams[rank][:cut])])
         streams[rank] = streams[rank][cut:]
-        if source.random() < 0.1:
-            fold.freeze(len(fold.blocks))
     fold.finish()
+    assert [b.place for b in fold.blocks] == sorted({b.place for b in fold.blocks})
     for rank, written in lines.items():
         kept = [block.lines[rank] for block in fold.blocks if rank in block.lines]
         assert kept == [line.replace("\x1b[1m", "") for line in written]

@@ -98,7 +98,7 @@ def test_live_shows_strip_first_then_output_and_replaces_both():
     assert [d.text.split()[0] for d in screen.shown] == ["done", "[0-1]"]
 
 
-def test_long_output_is_frozen_in_blocks_and_loses_nothing():
+def test_long_output_is_shown_in_parts_and_loses_nothing():
     screen, cell = FakeScreen(), SimpleNamespace(seq=1, ranks=(0, 1), outputs=[])
     display = live(screen, cell)
     cell.outputs.extend(Output(0, "stdout", f"line {k} a{k}\n") for k in range(1000))
@@ -109,3 +109,54 @@ def test_long_output_is_frozen_in_blocks_and_loses_nothing():
     assert max(len(d.text.splitlines()) for d in outputs) <= 300
     lines = "\n".join(d.text for d in outputs).splitlines()
     assert lines == [f"[0] line {k} a{k}" for k in range(1000)]
+
+
+def drawn(outputs, ticks=1):
+    screen, cell = FakeScreen(), SimpleNamespace(seq=1, ranks=(0, 1), outputs=[])
+    display = live(screen, cell)
+    for tick in range(ticks):
+        cell.outputs.extend(
+            outputs[tick * len(outputs) // ticks : (tick + 1) * len(outputs) // ticks]
+        )
+        display._due = 0.0
+        display.tick()
+    display.finish(Result((0, 1)))
+    return screen.shown[1:]
+
+
+def test_of_very_long_output_the_beginning_and_the_end_are_shown():
+    shown = drawn([Output(0, "stdout", f"line {k} a{k}\n") for k in range(10_000)], ticks=5)
+    lines = "\n".join(d.text for d in shown).splitlines()
+    gap = lines.index("… 7000 lines left out …")
+    assert lines[:gap] == [f"[0] line {k} a{k}" for k in range(2000)]
+    assert lines[gap + 1 :] == [f"[0] line {k} a{k}" for k in range(9000, 10_000)]
+    assert "7000 lines left out" in shown[-1].html
+
+
+def test_a_part_that_did_not_change_is_not_drawn_again():
+    lines = [Output(0, "stdout", f"line {k} a{k}\n") for k in range(1000)]
+    assert max(d.updates for d in drawn(lines, ticks=10)) <= 3
+
+
+def test_an_open_line_that_vanishes_is_not_left_standing():
+    screen, cell = FakeScreen(), SimpleNamespace(seq=1, ranks=(0, 1), outputs=[])
+    display = live(screen, cell)
+    cell.outputs.append(Output(0, "stderr", "\r 10%"))
+    display.tick()
+    assert "10%" in screen.shown[1].text
+    cell.outputs.append(Output(0, "stderr", "\r100%\r\n"))
+    display.finish(Result((0, 1)))
+    assert [d.text for d in screen.shown[1:]] == ["[0] 100%"]
+
+
+def test_ranks_that_lag_by_thousands_of_lines_fold_with_those_ahead():
+    lines = [Output(r, "stdout", f"line {k} a{k}\n") for r in range(2) for k in range(1500)]
+    shown = "\n".join(d.text for d in drawn(lines, ticks=6)).splitlines()
+    assert shown == [f"[0-1] line {k} a{k}" for k in range(1500)]
+
+
+def test_the_middle_of_a_very_long_line_is_left_out():
+    (shown,) = drawn([Output(0, "stdout", "a" * 3_000_000 + "\n")])
+    assert "2 980 000 characters left out" in shown.text.replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert len(shown.text) < 21_000
+    assert len(shown.html) < 30_000
