@@ -23,6 +23,11 @@ def test_all_is_sorted_and_every_name_exists():
         assert name in dir(ifog)
 
 
+def test_completion_offers_public_names_only():
+    shown = [name for name in dir(ifog) if not name.startswith("__")]
+    assert sorted(ifog._MODULE_OF) == shown
+
+
 def test_the_stub_lists_the_same_names():
     tree = ast.parse((ROOT / "ifog" / "__init__.pyi").read_text())
     stubbed = {
