@@ -51,6 +51,36 @@ MOVED = f"before => {{ const now = ({PANELS})(); return before.every((t, i) => t
 DRAWN = """() => ['.node', '.series', '.part'].every(mark =>
     document.querySelector('.ifog-dashboard')?.querySelector(`.ifog-panel ${mark}`))"""
 
+NARROW = """() => [...document.querySelectorAll('.ifog-grid > *')].every(
+    panel => panel.clientWidth > 200 && panel.clientWidth < 600)"""
+LEFT_EDGES = """() => [...document.querySelectorAll('.ifog-grid > *')]
+    .map(panel => Math.round(panel.getBoundingClientRect().left))"""
+# Pairs of texts of one part of the page whose ink boxes overlap.
+OVERLAPS = """() => {
+    const box = text => {
+        const range = document.createRange();
+        range.selectNodeContents(text);
+        return range.getBoundingClientRect();
+    };
+    const apart = (a, b) => a.right <= b.left + 1 || b.right <= a.left + 1
+        || a.bottom <= b.top + 1 || b.bottom <= a.top + 1;
+    const parts = {'.ifog-bar': 'span span, b, span', '.ifog-head': 'span',
+        '.ifog-figures': 'b, span', '.ifog-body svg': 'text:not([visibility])'};
+    return Object.entries(parts).flatMap(([part, kind]) =>
+        [...document.querySelectorAll(`.ifog-dashboard ${part}`)].flatMap(root => {
+            const texts = [...root.querySelectorAll(kind)].filter(
+                text => text.textContent && !text.childElementCount);
+            return texts.flatMap((a, i) => texts.slice(i + 1)
+                .filter(b => !apart(box(a), box(b)))
+                .map(b => `${a.textContent} | ${b.textContent}`));
+        }));
+}"""
+BEYOND = """() => {
+    const page = document.querySelector('.ifog-dashboard').getBoundingClientRect();
+    return [...document.querySelectorAll('.ifog-dashboard :is(b, span, text)')].filter(text =>
+        text.getBoundingClientRect().right > page.right + 1).map(text => text.textContent);
+}"""
+
 
 @pytest.fixture
 def page_of(tmp_path, monkeypatch):
@@ -131,6 +161,21 @@ def test_a_panel_becomes_a_table_at_the_press_of_a_key(page_of):
     assert rows.count() == 82
     notebook.page.keyboard.press("t")
     panel.locator("svg .series").first.wait_for(state="attached", timeout=5000)
+    assert_alone(notebook)
+
+
+def test_below_620_pixels_panels_stand_below_each_other_and_no_text_on_another(page_of):
+    notebook = page_of([FEED, RUN])
+    notebook.run_all()
+    notebook.wait_until_run()
+    notebook.wait("the last round", LAST)
+    for width in (800, 700):
+        notebook.page.set_viewport_size({"width": width, "height": 1800})
+        notebook.wait("the page to be narrow", NARROW)
+        notebook.wait("no text to lie on another", f"() => !({OVERLAPS})().length", timeout=10)
+        assert notebook.page.evaluate(OVERLAPS) == []
+        assert len(set(notebook.page.evaluate(LEFT_EDGES))) == 1
+        assert notebook.page.evaluate(BEYOND) == []
     assert_alone(notebook)
 
 

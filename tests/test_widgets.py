@@ -123,6 +123,36 @@ def test_a_panel_can_stand_alone(log):
         panel.close()
 
 
+class Third(Panel):
+    """A panel of a third of a row."""
+
+    _esm = module("graph.js")
+    span = 4
+    picture = Graph.picture
+
+
+@pytest.mark.parametrize(
+    ("panels", "columns"),
+    [
+        ((Graph, Consensus, Throughput), [5, 7, 12]),
+        ((Graph,), [12]),
+        ((Graph, Throughput), [5, 7]),
+        ((Consensus, Consensus), [12, 12]),
+        ((Third, Third, Third, Third, Consensus), [4, 4, 4, 4, 8]),
+    ],
+)
+def test_rows_fill_in_order_and_the_last_panel_of_a_row_grows(log, panels, columns):
+    page = Dashboard(log, panels)
+    try:
+        names = [name for panel in page.panels for name in panel._dom_classes]
+        assert names == [f"ifog-span-{width}" for width in columns]
+        css = (STATIC / "ifog.css").read_text(encoding="utf-8")
+        for name, width in zip(names, columns, strict=True):
+            assert f".{name} {{ grid-column: span {width}; }}" in css
+    finally:
+        page.close()
+
+
 class Cluster:
     """Something with events, which a restart replaces."""
 

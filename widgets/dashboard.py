@@ -19,6 +19,22 @@ from ifog.widgets.throughput import Throughput
 __all__ = ["DEFAULT", "Bar", "Dashboard"]
 
 DEFAULT: tuple[type[Panel], ...] = (Graph, Consensus, Throughput)
+_COLUMNS = 12
+
+
+def _widths(spans: Sequence[int]) -> list[int]:
+    """Columns of each panel when rows of 12 fill in order and the last of a row grows."""
+    widths: list[int] = []
+    filled = 0
+    for span in spans:
+        if widths and filled + span > _COLUMNS:
+            widths[-1] += _COLUMNS - filled
+            filled = 0
+        widths.append(span)
+        filled += span
+    if widths:
+        widths[-1] += _COLUMNS - filled
+    return widths
 
 
 class Bar(Panel):
@@ -58,6 +74,11 @@ class Dashboard(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typ
         source_of(source)
         self.bar = Bar(title=title)
         self.panels = tuple(panel() for panel in (DEFAULT if panels is None else panels))
+        for panel, width in zip(
+            self.panels, _widths([panel.span for panel in self.panels]), strict=True
+        ):
+            panel.remove_class(f"ifog-span-{panel.span}")
+            panel.add_class(f"ifog-span-{width}")
         self._grid = ipywidgets.Box(self.panels)
         self._grid.add_class("ifog-grid")
         super().__init__((self.bar, self._grid))

@@ -31,7 +31,9 @@ export function axes(layer, state, { left, right, top, height: tall }) {
   const ticks = wholeTicks(Math.max(state.round, 4));
   const end = ticks[ticks.length - 1];
   const x = (round) => left + ((right - left) * round) / end;
+  const crowded = x(ticks[1]) - left < 76; // "round 0" needs the place of the first number
   for (const tick of ticks) {
+    if (crowded && tick === ticks[1] && ticks.length > 2) continue;
     const text = tick === 0 ? "round 0" : count(tick);
     const anchor = tick === 0 ? "" : tick === end ? "end" : "middle";
     const label = { x: x(tick), y: top + tall + 18, class: `muted ${anchor}` };

@@ -3,7 +3,7 @@
 import { number, size } from "./draw.js";
 import { edgeShape, place } from "./edges.js";
 import { mount } from "./frame.js";
-import { drawLegend, mix } from "./legend.js";
+import { drawLegend, legendHeight, mix } from "./legend.js";
 import { drawMatrix } from "./matrix.js";
 import { drawPulses } from "./pulses.js";
 
@@ -111,7 +111,7 @@ function draw(frame, state) {
   if (state.n > 64) return drawMatrix(frame, state, TALL);
   const height = state.n > 32 ? TALL : HEIGHT;
   const layer = frame.svg(height);
-  const spot = place(state, frame.width, height - 40);
+  const spot = place(state, frame.width, height - legendHeight(frame.width));
   for (const name of ["idle", "used", "pulses", "nodes", "legend"]) layer.group(name);
   const lines = drawEdges(layer, state, spot, frame.selected);
   for (let rank = 0; rank < state.n; rank += 1) {

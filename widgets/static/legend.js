@@ -3,6 +3,9 @@
 import { decade } from "./draw.js";
 
 const STEPS = 9;
+const NARROW = 330; // pixels below which the legend takes a line more
+
+export const legendHeight = (width) => (width < NARROW ? 56 : 40);
 
 export function mix(share) {
   const part = `${(100 * share).toFixed(0)}%`;
@@ -20,7 +23,8 @@ export function drawLegend(layer, state, width, height) {
     legend.put("low", "text", { x: 0, y: y + 14, class: "muted" }, decade(state.domain[0]));
     const end = { x: STEPS * 8, y: y + 14, class: "muted end" };
     legend.put("high", "text", end, decade(state.domain[1]));
-    legend.put("what", "text", { x: STEPS * 8 + 8, y, class: "muted" }, "distance to mean");
+    const place = width < NARROW ? { x: 0, y: y - 14 } : { x: STEPS * 8 + 8, y };
+    legend.put("what", "text", { ...place, class: "muted" }, "distance to mean");
   }
   const x = width - 122;
   const taper = `M${x},${y - 8} l22,4 l-22,4 z`;

@@ -26,6 +26,7 @@ function figures(frame, state) {
   });
 }
 
+// Returns the height it takes: "busy" gets a line of its own where both do not fit.
 function legend(layer, left, right) {
   const group = layer.group("legend");
   let x = left;
@@ -34,7 +35,11 @@ function legend(layer, left, right) {
     const text = group.put(part, "text", { x: x + 16, y: 12, class: "muted" }, part);
     x += 34 + text.getComputedTextLength();
   }
-  if (right) group.put("busy", "text", { x: right, y: 12, class: "muted end" }, "busy");
+  if (!right) return 24;
+  const busy = group.put("busy", "text", { x: right, y: 12, class: "muted end" }, "busy");
+  const fits = x - 8 + busy.getComputedTextLength() <= right;
+  busy.setAttribute("y", fits ? 12 : 28);
+  return fits ? 24 : 40;
 }
 
 function bar(layer, state, index, geometry) {
@@ -62,20 +67,30 @@ function bar(layer, state, index, geometry) {
   });
 }
 
+// Loss and culprit, on two lines where one is too short; returns the height they take.
+function words(layer, state, left, y, width) {
+  const loss = layer.put("loss", "text", { x: left, y, class: "bold" }, state.loss);
+  const after = left + (state.loss ? loss.getComputedTextLength() + 8 : 0);
+  const at = { x: after, y, class: "muted" };
+  const culprit = layer.put("culprit", "text", at, state.culprit);
+  const fits = after + culprit.getComputedTextLength() <= width;
+  if (fits) return 16;
+  culprit.setAttribute("x", left);
+  culprit.setAttribute("y", y + 16);
+  return 32;
+}
+
 function draw(frame, state) {
   figures(frame, state);
   const many = state.ranks.length > 16;
   const pitch = many ? Math.min(4, 256 / state.ranks.length) : 19;
   const tall = many ? Math.max(pitch - 1, 0.75 * pitch) : 14;
-  const top = 24;
   const left = many ? 0 : 22;
   const right = frame.width - (many ? 0 : 44);
-  const bottom = top + pitch * state.ranks.length;
-  frame.element.setAttribute("width", frame.width);
-  frame.element.setAttribute("height", bottom + (many ? 38 : 22));
   const { layer } = frame;
   for (const name of ["legend", "bars", "names", "words"]) layer.group(name);
-  legend(layer, left, many ? 0 : frame.width);
+  const top = legend(layer, left, many ? 0 : frame.width);
+  const bottom = top + pitch * state.ranks.length;
   state.ranks.forEach((rank, index) => {
     const y = top + pitch * index;
     const dim = frame.selected !== null && frame.selected !== rank;
@@ -89,14 +104,14 @@ function draw(frame, state) {
     const busy = { x: frame.width, y: y + 11, class: bold ? "end bold" : "end muted" };
     names.put(`busy${rank}`, "text", busy, percent(1 - state.shares[index][2]));
   });
-  const words = layer.group("words");
-  const loss = words.put("loss", "text", { x: left, y: bottom + 15, class: "bold" }, state.loss);
-  const after = left + (state.loss ? loss.getComputedTextLength() + 8 : 0);
-  words.put("culprit", "text", { x: after, y: bottom + 15, class: "muted" }, state.culprit);
+  let end = bottom + words(layer.group("words"), state, left, bottom + 15, frame.width);
   if (many) {
     const slow = `most compute: ranks ${state.slowest.join(", ")}`;
-    words.put("slow", "text", { x: left, y: bottom + 32, class: "muted" }, slow);
+    layer.group("words").put("slow", "text", { x: left, y: end + 16, class: "muted" }, slow);
+    end += 16;
   }
+  frame.element.setAttribute("width", frame.width);
+  frame.element.setAttribute("height", end + 6);
   layer.sweep();
 }
 
