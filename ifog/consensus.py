@@ -8,6 +8,7 @@ watches something starts a new run.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -122,7 +123,8 @@ class Consensus:
     members: tuple[int, ...] = ()
     predictions: dict[str, Prediction] = field(default_factory=dict)
     early: list[tuple[str, int, Any]] = field(default_factory=list)
-    offset: int = 0
+    offset: int = 0  # rounds before the newest cell of the run
+    cell: int = 0  # the newest cell of the run
     decided: bool = True  # whether this cell is known to go on or to start anew
 
 
@@ -191,6 +193,7 @@ def _decide(state: Consensus, glance: Glance) -> None:
         state.predictions.clear()
         state.offset = 0
     state.members = state.watched.members
+    state.cell = state.ranks.seq or 0
     state.decided = True
     for name, step, plan in state.early:
         _follow(state, name, step, plan)
@@ -242,7 +245,7 @@ def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG
     floor = main.rounding * main.scale
     kept = main.drifts[-1] <= 100 * main.rounding
     moved = pure and not kept  # gradients may move the mean, mixing may not
-    key, short = _key(main, prediction, pure, floor)
+    key, short = _key(main, prediction, pure, floor, state.offset)
     drift = number(main.drifts[-1], 2)
     mean = "mean kept" if kept else f"the mean moved by {_share(main.drifts[-1])}"
     top = round(math.log10(floor))
@@ -256,6 +259,7 @@ def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG
         "alarm": moved,
         "hint": key,
         "round": main.rounds[-1],
+        "begun": [state.offset, f"cell {state.cell}"] if state.offset else None,
         "band": [top - 2, top],
         "drift": {
             "text": drift,
@@ -266,9 +270,24 @@ def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG
         "prediction": _predicted(main, prediction)
         if pure and prediction and len(state.members) > 1
         else None,
-        "say": f"Error {number(main.errors[-1])} after {main.rounds[-1]} rounds, {short}; {mean}.",
+        "say": f"Error {number(main.errors[-1])} after {_count(state, main)}, {short}; {mean}.",
     }
     return view | _spread(main)
+
+
+def _count(state: Consensus, curve: Curve) -> str:
+    """The rounds of the run, and of its newest cell when it goes over several."""
+    rounds = curve.rounds[-1]
+    part = f" ({rounds - state.offset} in cell {state.cell})" if state.offset else ""
+    return f"{rounds} rounds{part}"
+
+
+def _since(
+    rounds: Sequence[int], values: Sequence[float], begun: int
+) -> tuple[Sequence[int], Sequence[float]]:
+    """The part of a curve from round ``begun`` on."""
+    first = bisect_left(rounds, begun)
+    return rounds[first:], values[first:]
 
 
 def _share(drift: float) -> str:
@@ -306,11 +325,13 @@ def _predicted(curve: Curve, prediction: Prediction) -> dict[str, Any]:
     return {"rounds": [prediction.rounds[i] for i in pick], "errors": _log(values)}
 
 
-def _key(curve: Curve, prediction: Prediction | None, pure: bool, floor: float) -> tuple[str, str]:
-    """The key figure, and the same for the sentence."""
+def _key(
+    curve: Curve, prediction: Prediction | None, pure: bool, floor: float, begun: int
+) -> tuple[str, str]:
+    """The key figure of the rounds from ``begun`` on, and the same for the sentence."""
     if len(curve.distances[-1]) == 1:
         return "one rank", "one rank alone"
-    measured = contraction_rate(curve.rounds, curve.errors, 10 * floor)
+    measured = contraction_rate(*_since(curve.rounds, curve.errors, begun), 10 * floor)
     factor = "" if measured is None else f"{_TIMES} {_rate(measured)}"
     short = "" if measured is None else f"factor {_rate(measured)}"
     if prediction is None or prediction.broken:
@@ -323,7 +344,7 @@ def _key(curve: Curve, prediction: Prediction | None, pure: bool, floor: float) 
         expected = prediction.rate
     else:
         bounds = [curve.errors[0] * f for f in prediction.factors]
-        expected = contraction_rate(prediction.rounds, bounds, 10 * floor) or 0.0
+        expected = contraction_rate(*_since(prediction.rounds, bounds, begun), 10 * floor) or 0.0
     words = f"predicted {_rate(expected)}" if pure else f"mixing alone {_rate(expected)}"
     if not factor:
         return words, words

@@ -164,23 +164,6 @@ def test_order_between_ranks_changes_no_curve():
     assert view_consensus(fold_consensus(Consensus(), starts + rest), 0.0) == mixed
 
 
-def test_a_cell_that_begins_where_the_last_ended_goes_on():
-    x = numbered(8)
-    first = list(cell(ring_matrix(8), x, 10, seq=1, t=100.0))
-    second = list(cell(ring_matrix(8), x, 10, seq=2, t=200.0))
-    state = fold_consensus(Consensus(), first + second)
-    assert state.curves["x"].rounds == list(range(21))
-    assert state.predictions["x"].done == 20
-
-
-def test_a_cell_with_other_values_starts_a_new_run():
-    first = list(cell(ring_matrix(8), numbered(8), 10, seq=1, t=100.0))
-    second = list(cell(lambda k: one_peer_matrix(8, k), numbered(8), 5, seq=2, t=200.0))
-    state = fold_consensus(Consensus(), first + second)
-    assert state.curves["x"].rounds == list(range(6))
-    assert state.predictions["x"].exact_after == 3
-
-
 def test_gradients_between_rounds_hide_the_prediction():
     x, events = numbered(4), []
     for event in cell(ring_matrix(4), x, 40):

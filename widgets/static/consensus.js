@@ -86,13 +86,27 @@ function drawDrift(layer, state, scale) {
   group.put("value", "text", mark, `${moved ? "✕ " : kept ? "✓ " : ""}${text}`);
 }
 
+// Where the newest cell begins when a run goes over several: the axis counts the rounds of all.
+function drawCell(layer, state, scale) {
+  if (!state.begun) return;
+  const [round, name] = state.begun;
+  const x = scale.x(round);
+  const group = layer.group("cell");
+  group.put("line", "path", { d: `M${x},${TOP} V${TOP + PLOT}`, class: "begun" });
+  const word = group.put("word", "text", { x: x + 6, y: TOP + 12, class: "muted halo" }, name);
+  const beyond = x + 6 + word.getComputedTextLength() > scale.right;
+  word.setAttribute("x", beyond ? x - 6 : x + 6);
+  word.setAttribute("class", `muted halo${beyond ? " end" : ""}`);
+}
+
 function draw(frame, state) {
   frame.key.textContent = state.key;
   const more = state.more.length ? `; also watched: ${state.more.join(", ")}` : "";
-  frame.key.title = `${state.hint}${more}`;
+  const part = state.begun ? `; ${state.begun[1]} begins at round ${state.begun[0]}` : "";
+  frame.key.title = `${state.hint}${part}${more}`;
   frame.key.classList.toggle("ifog-alarm", state.alarm);
   const layer = frame.svg(HEIGHT);
-  for (const name of ["band", "grid", "ranks", "curves", "prediction", "drift", "overlay"]) layer.group(name);
+  for (const name of ["band", "grid", "cell", "ranks", "curves", "prediction", "drift", "overlay"]) layer.group(name);
   const measure = layer.group("measure");
   const texts = state.curves.map(({ name, value }) => `${name} ${value}`);
   const widths = [...texts, "mean drift", `error of ${state.curves[0].name}`].map((text, index) =>
@@ -100,6 +114,7 @@ function draw(frame, state) {
   );
   const right = Math.max(frame.width - Math.min(Math.max(...widths), 150) - 12, 160);
   const scale = axes(layer, state, { left: 44, right, top: TOP, height: PLOT });
+  drawCell(layer, state, scale);
   drawRanks(layer, state, scale, frame.selected);
   drawCurves(layer, state, scale);
   drawDrift(layer, state, scale);
