@@ -75,6 +75,7 @@ def _topology(runner: Runner, line: str) -> None:
     plain, _ = _words(line, "topology NAME", {})
     if len(plain) != 1:
         raise ArgumentError(f"%bf topology NAME, with one of: {', '.join(topology.names())}")
+    topology.named(plain[0], runner.size())  # a wrong name starts no cluster
     cluster = runner.cluster_or_default()
     graph = topology.named(plain[0], cluster.n)
     runner.require_idle(range(cluster.n), "%bf topology")

@@ -9,13 +9,14 @@ what it has printed, so there everything is printed once, at the end.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ifog.magics.failures import Failure, failures, released
 from ifog.magics.fold import Block, Fold, Written
 from ifog.magics.render import (
     Released,
+    markdown,
     output_html,
     output_text,
     prefix_width,
@@ -37,8 +38,8 @@ _MOVING = 200  # of these, while the cell runs
 class Display(Protocol):
     """Something on the screen that can be replaced."""
 
-    def update(self, html: str, text: str) -> None:
-        """Show this instead."""
+    def update(self, html: str, text: str, markdown: str = "") -> None:
+        """Show this instead; in a notebook Markdown, where there is some, in place of HTML."""
 
 
 class Screen(Protocol):
@@ -46,21 +47,24 @@ class Screen(Protocol):
 
     moves: bool
 
-    def show(self, html: str, text: str) -> Display:
+    def show(self, html: str, text: str, markdown: str = "") -> Display:
         """Put a new display below the earlier ones."""
 
 
 class _NotebookDisplay:
-    def __init__(self, html: str, text: str) -> None:
+    def __init__(self, html: str, text: str, markdown: str) -> None:
         from IPython.display import display
 
-        self._handle = display(self._bundle(html, text), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        bundle = self._bundle(html, text, markdown)
+        self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
-    def update(self, html: str, text: str) -> None:
-        self._handle.update(self._bundle(html, text), raw=True)
+    def update(self, html: str, text: str, markdown: str = "") -> None:
+        self._handle.update(self._bundle(html, text, markdown), raw=True)
 
     @staticmethod
-    def _bundle(html: str, text: str) -> dict[str, str]:
+    def _bundle(html: str, text: str, markdown: str) -> dict[str, str]:
+        if markdown:
+            return {"text/markdown": markdown, "text/plain": text}
         return {"text/html": html, "text/plain": text}
 
 
@@ -69,9 +73,9 @@ class NotebookScreen:
 
     moves = True
 
-    def show(self, html: str, text: str) -> Display:
+    def show(self, html: str, text: str, markdown: str = "") -> Display:
         """Show a display with an id."""
-        return _NotebookDisplay(html, text)
+        return _NotebookDisplay(html, text, markdown)
 
 
 class TerminalScreen:
@@ -79,12 +83,12 @@ class TerminalScreen:
 
     moves = False
 
-    def show(self, html: str, text: str) -> Display:  # noqa: ARG002 - a terminal shows no HTML
+    def show(self, html: str, text: str, markdown: str = "") -> Display:  # noqa: ARG002 - text only
         """Print the text."""
         self.update("", text)
         return self
 
-    def update(self, html: str, text: str) -> None:  # noqa: ARG002 - see show
+    def update(self, html: str, text: str, markdown: str = "") -> None:  # noqa: ARG002 - see show
         """Print the text below the earlier one."""
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -181,6 +185,11 @@ class _Part(NamedTuple):
         blocks = tuple((id(block), len(block.lines)) for block in self.blocks)
         return blocks, self.left_out, len(self.failed), len(self.free), width
 
+    @property
+    def is_markdown(self) -> bool:
+        """Whether it is one block of Markdown."""
+        return len(self.blocks) == 1 and bool(markdown(self.blocks[0]))
+
     def ranks(self) -> list[Sequence[int]]:
         """The ranks of each row."""
         rows = [*(b.ranks for b in self.blocks), *(f.ranks for f in self.failed)]
@@ -214,40 +223,44 @@ class _Output:
         parts = self._parts([], _TAIL)
         failed = failures(outcome.errors)
         if failed or free:
-            last = parts.pop() if parts else _Part(())
+            last = parts.pop() if parts and not parts[-1].is_markdown else _Part(())
             parts.append(last._replace(failed=failed, free=free))
         self._shown[-1:] = [()] * len(self._shown[-1:])
         self._show(parts)
 
     def _parts(self, tail: Sequence[Block], most: int) -> list[_Part]:
         blocks = self._fold.blocks
-        parts = [_Part(part) for part in _pieces(blocks[:_HEAD])]
         left_out = max(0, len(blocks) - _HEAD - most)
-        rest = [*blocks[_HEAD + left_out :], *tail]
-        if left_out:
-            parts.append(_Part(rest, left_out))
-        elif len(blocks) < _HEAD and parts:
-            parts[-1] = _Part([*parts[-1].blocks, *tail])
-        elif rest:
-            parts.append(_Part(rest))
-        return parts
+        if not left_out:
+            return _pieces([*blocks, *tail])
+        rest = _pieces([*blocks[_HEAD + left_out :], *tail])
+        return [*_pieces(blocks[:_HEAD]), _Part((), left_out), *rest]
 
     def _show(self, parts: Sequence[_Part]) -> None:
         ranks = [row for part in parts for row in part.ranks()]
         self._width = width = max(self._width, prefix_width(ranks))
         empty = [_Part(())] * (len(self._displays) - len(parts))
         for index, part in enumerate([*parts, *empty]):
-            if self._shown[index : index + 1] == [part.signature(width)]:
-                continue
-            self._shown[index : index + 1] = [part.signature(width)]
-            html = output_html(part.blocks, part.failed, part.free, width, part.left_out)
-            text = output_text(part.blocks, part.failed, part.free, width, part.left_out)
-            if index < len(self._displays):
-                self._displays[index].update(html, text)
-            else:
-                self._displays.append(self._screen.show(html, text))
+            if self._shown[index : index + 1] != [part.signature(width)]:
+                self._shown[index : index + 1] = [part.signature(width)]
+                self._draw(index, part, width)
+
+    def _draw(self, index: int, part: _Part, width: int) -> None:
+        html = output_html(part.blocks, part.failed, part.free, width, part.left_out)
+        text = output_text(part.blocks, part.failed, part.free, width, part.left_out)
+        marked = {"markdown": markdown(part.blocks[0])} if part.is_markdown else {}
+        if index < len(self._displays):
+            self._displays[index].update(html, text, **marked)
+        else:
+            self._displays.append(self._screen.show(html, text, **marked))
 
 
-def _pieces(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
-    for first in range(0, len(blocks), _PART):
-        yield blocks[first : first + _PART]
+def _pieces(blocks: Sequence[Block]) -> list[_Part]:
+    """The blocks in parts; one that is Markdown is a part, because HTML cannot hold it."""
+    parts: list[list[Block]] = []
+    for block in blocks:
+        alone = bool(markdown(block))
+        if not parts or alone or len(parts[-1]) == _PART or markdown(parts[-1][0]):
+            parts.append([])
+        parts[-1].append(block)
+    return [_Part(part) for part in parts]

@@ -22,6 +22,7 @@ from ifog.numbers import count, rank_ranges
 
 __all__ = [
     "Released",
+    "markdown",
     "output_html",
     "output_text",
     "prefix_width",
@@ -120,7 +121,7 @@ def _row(ranks: Sequence[int], content: str, width: int) -> str:
 
 
 def _block_html(block: Block) -> str:
-    if block.data:
+    if block.data and not markdown(block):
         return f'<div class="ifog-cell-rich">{_rich_html(block.data)}</div>'
     text = escape(_shortened(block.text))
     if block.kind == "stderr":
@@ -140,6 +141,13 @@ def _failure_html(failure: Failure) -> str:
         return head + (f'<div class="ifog-cell-muted">{escape(failure.place)}</div>')
     place = f"{failure.place}; " if failure.place else ""
     return head + _details(f"{place}full traceback folded, click to open", failure.traceback)
+
+
+def markdown(block: Block) -> str:
+    """The Markdown of a block that is best shown so, below its ranks; else the empty string."""
+    if "text/html" in block.data or "text/markdown" not in block.data:
+        return ""
+    return f"`{_label(block.ranks)}`\n\n{block.data['text/markdown']}"
 
 
 def _details(caption: str, body: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ifog.errors import ClusterError, IfogError, NoClusterError
 from ifog.magics.failures import failures, message
-from ifog.magics.live import Live, Screen, notice
+from ifog.magics.live import Display, Live, Screen, notice
 from ifog.magics.options import CellOptions, parse_ranks
 from ifog.magics.source import prepare
 from ifog.numbers import duration, rank_ranges
@@ -56,6 +56,13 @@ class Runner:
         """
         return self.home.current()  # type: ignore[no-any-return] # home may be a stand-in
 
+    def size(self) -> int:
+        """The number of ranks that ``cluster_or_default`` has or would start."""
+        try:
+            return self.cluster().n
+        except NoClusterError:
+            return DEFAULT_RANKS
+
     def cluster_or_default(self) -> Cluster:
         """The running cluster, or a new one of four ranks, which is then said."""
         try:
@@ -77,18 +84,23 @@ class Runner:
 
     def _launch(self, cluster: Cluster, launch: Callable[..., Any], done: str) -> None:
         begun = now()
-        display = self.screen.show(*notice("starting", f"{cluster.n} ranks"))
+        display: Display | None = None
 
-        def say(step: str) -> None:
-            if self.screen.moves:
-                display.update(*notice("starting", step, duration(now() - begun)))
+        def show(word: str, text: str) -> None:
+            nonlocal display
+            strip = notice(word, text, duration(now() - begun))
+            if display is None:
+                display = self.screen.show(*strip)
+            elif self.screen.moves or word != "starting":
+                display.update(*strip)
 
         try:
-            launch(progress=say)
+            launch(progress=lambda step: show("starting", step))
         except (IfogError, KeyboardInterrupt) as error:
-            display.update(*notice("stopped", type(error).__name__, duration(now() - begun)))
+            if display is not None:  # a launch that was refused shows its message only
+                show("stopped", type(error).__name__)
             raise
-        display.update(*notice("done", f"{cluster.n} ranks {done}", duration(now() - begun)))
+        show("done", f"{cluster.n} ranks {done}")
 
     def require_idle(self, ranks: Iterable[int], what: str) -> None:
         """Refuse to use ranks on which a ``--no-wait`` cell still runs.

@@ -285,6 +285,21 @@ def test_two_clusters_and_no_ranks_are_refused(bench):
         bench.line("start")
 
 
+def test_a_start_beside_a_running_cluster_shows_its_message_only(bench):
+    bench.line("start")
+    shown = len(bench.screen.displays)
+    with pytest.raises(ClusterError, match="%bf stop"):
+        bench.line("start")
+    assert len(bench.screen.displays) == shown
+
+
+def test_an_unknown_topology_starts_no_cluster(bench):
+    with pytest.raises(ArgumentError, match="rnig"):
+        bench.line("topology rnig")
+    assert bench.home.cluster is None
+    assert bench.screen.displays == []
+
+
 def test_topology_is_set_and_described_in_one_line(bench, capsys):
     bench.line("topology ring")
     assert bench.home.cluster.calls == [("topology", "ring")]

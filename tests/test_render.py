@@ -64,13 +64,13 @@ def test_different_pictures_stand_under_their_own_ranks():
 
 
 class FakeDisplay:
-    def __init__(self, html, text):
+    def __init__(self, html, text, markdown=""):
         self.updates = 0
-        self.update(html, text)
+        self.update(html, text, markdown)
 
-    def update(self, html, text):
+    def update(self, html, text, markdown=""):
         self.updates += 1
-        self.html, self.text = html, text
+        self.html, self.text, self.markdown = html, text, markdown
 
 
 class FakeScreen:
@@ -79,8 +79,8 @@ class FakeScreen:
     def __init__(self):
         self.shown = []
 
-    def show(self, html, text):
-        self.shown.append(FakeDisplay(html, text))
+    def show(self, html, text, markdown=""):
+        self.shown.append(FakeDisplay(html, text, markdown))
         return self.shown[-1]
 
 
@@ -130,12 +130,24 @@ def test_of_very_long_output_the_beginning_and_the_end_are_shown():
     gap = lines.index("… 7000 lines left out …")
     assert lines[:gap] == [f"[0] line {k} a{k}" for k in range(2000)]
     assert lines[gap + 1 :] == [f"[0] line {k} a{k}" for k in range(9000, 10_000)]
-    assert "7000 lines left out" in shown[-1].html
+    assert any("7000 lines left out" in d.html for d in shown)
 
 
 def test_a_part_that_did_not_change_is_not_drawn_again():
     lines = [Output(0, "stdout", f"line {k} a{k}\n") for k in range(1000)]
     assert max(d.updates for d in drawn(lines, ticks=10)) <= 3
+
+
+def test_markdown_is_a_display_of_its_own():
+    data = {"text/markdown": "**bold**", "text/plain": "<Markdown>"}
+    outputs = [
+        ("stdout", "above\n", {}),
+        ("display", "<Markdown>", data),
+        ("stdout", "below\n", {}),
+    ]
+    shown = drawn([Output(r, *output) for r in range(2) for output in outputs])
+    assert [d.markdown for d in shown] == ["", "`[0-1]`\n\n**bold**", ""]
+    assert ["above" in shown[0].html, "below" in shown[2].html] == [True, True]
 
 
 def test_an_open_line_that_vanishes_is_not_left_standing():
