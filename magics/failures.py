@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from ifog.magics.fold import Fold
+from ifog.magics.fold import template
 from ifog.numbers import rank_ranges
 
 __all__ = ["Failure", "Raised", "did", "failures", "message", "primary", "released", "summary"]
@@ -47,13 +47,6 @@ class Failure(NamedTuple):
     traceback: str
 
 
-class _Line(NamedTuple):
-    rank: int
-    kind: str
-    text: str
-    data: Mapping[str, Any]
-
-
 def primary(errors: Mapping[int, Raised]) -> dict[int, Raised]:
     """The errors that explain the others; interrupts are no errors.
 
@@ -66,15 +59,24 @@ def primary(errors: Mapping[int, Raised]) -> dict[int, Raised]:
 
 
 def failures(errors: Mapping[int, Raised]) -> list[Failure]:
-    """The primary errors; equal ones, and those that differ in one number only, are one."""
+    """The primary errors; those of one type and place that differ only in numbers are one.
+
+    It has the message of the first rank and says which others only had one like it: the numbers of
+    a message belong together, a range of one of them would be no rank's message.
+    """
     causes = primary(errors)
-    fold = Fold()
-    places = {rank: _place(error) for rank, error in causes.items()}
-    fold.feed(_Line(rank, places[rank], _headline(error), {}) for rank, error in causes.items())
-    return [
-        Failure(block.ranks, block.text, block.kind, _frames(causes[block.ranks[0]]))
-        for block in fold.blocks
-    ]
+    alike: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for rank, error in causes.items():
+        frame, _ = template(_headline(error))
+        alike.setdefault((_place(error), frame), []).append(rank)
+    found = []
+    for (place, _), ranks in alike.items():
+        headline = _headline(causes[ranks[0]])
+        others = [rank for rank in ranks if _headline(causes[rank]) != headline]
+        if others:
+            headline += f" (and alike on {rank_ranges(others)})"
+        found.append(Failure(tuple(ranks), headline, place, _frames(causes[ranks[0]])))
+    return found
 
 
 def released(errors: Mapping[int, Raised]) -> list[tuple[tuple[int, ...], str]]:

@@ -272,8 +272,19 @@ def test_the_message_of_the_exception_names_ranks_lines_and_reasons():
         0: RankError("PeerFailedError", "rank 1 failed", 3, "", 1),
     }
     assert message(errors) == (
-        "[1-2] ValueError: bad 1 … 2 (cell line 3, in grad)\n[0] released: rank 1 raised ValueError"
+        "[1-2] ValueError: bad 1 (and alike on 2) (cell line 3, in grad)\n"
+        "[0] released: rank 1 raised ValueError"
     )
+
+
+def test_numbers_of_an_error_message_are_no_range():
+    text = "rank {0} has shape ({1},), rank 2 has shape (3,)"
+    errors = {r: RankError("ShapeError", text.format(r, r + 1)) for r in (0, 1, 3)}
+    (failure,) = failures(errors)
+    assert failure.ranks == (0, 1, 3)
+    assert failure.headline == f"ShapeError: {text.format(0, 1)} (and alike on 1,3)"
+    errors[3] = RankError("ValueError", text.format(0, 1))
+    assert [f.ranks for f in failures(errors)] == [(0, 1), (3,)]
 
 
 def test_interrupts_are_no_errors():
