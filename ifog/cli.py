@@ -17,6 +17,7 @@ from ifog.errors import ArgumentError, IfogError
 __all__ = ["main"]
 
 _INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
+_PIPE_CLOSED = 141  # and for one whose reader went away
 
 # Nothing is asked of the network: no news, no look for a newer version, no list of extensions.
 _QUIET = (
@@ -37,17 +38,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and options.command != "lab":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
-        if options.command == "lab":
-            return _lab(rest)
-        if options.command == "bench":
-            return _bench(options.name, options.ranks, options.json)
-        return _demo(options.ranks, options.json)
+        status = _command(options, rest)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _forget_output()
+        return _PIPE_CLOSED
     except KeyboardInterrupt:
         print("ifog: interrupted; all ranks are stopped", file=sys.stderr)
         return _INTERRUPTED
     except IfogError as error:
         print(f"ifog: {error}", file=sys.stderr)
         return 1
+
+
+def _command(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    if options.command == "lab":
+        return _lab(rest)
+    if options.command == "bench":
+        return _bench(options.name, options.ranks, options.json)
+    return _demo(options.ranks, options.json)
+
+
+def _forget_output() -> None:
+    """Send what is still to be written nowhere, so that Python's end does not complain of it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -146,6 +167,10 @@ def _bench(name: str, ranks: int, target: str | None) -> int:
     return 0
 
 
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
 def _lab(rest: Sequence[str]) -> int:
     if importlib.util.find_spec("jupyterlab") is None:
         raise ArgumentError('JupyterLab is not installed; install it with: pip install "ifog[lab]"')
@@ -164,6 +189,7 @@ def _lab(rest: Sequence[str]) -> int:
         str(notebook),
         "--ServerApp.ip=127.0.0.1",
         *_QUIET,
+        *(["--allow-root"] if _is_root() else []),
         *rest,
     ]
     sys.stdout.flush()

@@ -98,6 +98,13 @@ def test_lab_opens_the_tutorial_on_loopback_without_asking_the_network(
     assert command[-3:] == ["--no-browser", "--port", "9999"]
 
 
+@pytest.mark.parametrize(("user", "allowed"), [(0, True), (1000, False)])
+def test_lab_runs_as_root_where_the_user_is_root(monkeypatch, executed, user, allowed):
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    cli.main(["lab"])
+    assert ("--allow-root" in executed[0]) == allowed
+
+
 def test_lab_options_exist_in_jupyterlab():
     from jupyterlab.handlers.announcements import NeverCheckForUpdate
     from jupyterlab.labapp import LabApp

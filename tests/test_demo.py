@@ -222,6 +222,33 @@ def test_the_demo_keeps_its_promises_on_real_ranks(n):
 
 @pytest.mark.mpi
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("lines", [1, 4])
+def test_a_reader_that_goes_away_ends_the_demo_quietly(lines):
+    started = subprocess.Popen(
+        [IFOG, "demo", "-n", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    family = set()
+    try:
+        for _ in range(lines):
+            assert started.stdout.readline()
+        family = set(psutil.Process(started.pid).children(recursive=True))
+        started.stdout.close()
+        complaint = started.stderr.read()
+        assert (started.wait(timeout=60), complaint) == (141, b"")
+        _, alive = psutil.wait_procs(family, timeout=15)
+        assert alive == []
+    finally:
+        for process in family:
+            if process.is_running():
+                process.kill()
+        if started.poll() is None:
+            started.kill()
+        started.stderr.close()
+        started.wait(timeout=10)
+
+
+@pytest.mark.mpi
+@pytest.mark.timeout(180)
 def test_ctrl_c_stops_every_rank():
     started = subprocess.Popen(
         [IFOG, "demo", "-n", "2"],
