@@ -218,9 +218,10 @@ class Cell:
             return [r for r in self.ranks if r not in self._ends and r not in self._faults]
 
     def unstoppable(self) -> list[int]:
-        """The ranks that never reported an end although they did not die."""
+        """The ranks that were given up and have not reported their end since."""
         with self._lock:
-            return [r for r, error in self._faults.items() if error.ename == "NoAnswer"]
+            given_up = [r for r, error in self._faults.items() if error.ename == "NoAnswer"]
+            return [rank for rank in given_up if rank not in self._ends]
 
     def take_output(self, rank: int, kind: str, text: str, data: dict[str, Any]) -> None:
         """Keep what a rank showed, up to a limit of plain text."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ifog.cell import Cell, CellResult, Output, RankError
 from ifog.errors import ArgumentError, ClusterError, IfogError, NoClusterError
+from ifog.numbers import counted
 from ifog.status import ClusterStatus, RankStatus
 from ifog.telemetry import EventLog
 
@@ -36,6 +37,7 @@ __all__ = [
 _MOST_RANKS = 256
 _HEAL_TIMEOUT = 10.0
 _TOPOLOGY_TIMEOUT = 30.0
+_TRANSFER_TIMEOUT = 60.0  # seconds for a variable's way, not counting the cell that it waits for
 _PULSE = 0.1  # seconds between two looks at running cells
 _REST = 0.5  # seconds between two looks while nothing runs
 Progress = Callable[[str], None]
@@ -65,6 +67,7 @@ class Cluster:
         self._line: Line | None = None
         self._seq = 0
         self._cells: list[Cell] = []
+        self._abandoned: list[Cell] = []  # results are there, but a rank has not come back
         self._wounded = False
         self._healing: dict[int, Any] = {}
         self._lock = threading.RLock()
@@ -94,13 +97,14 @@ class Cluster:
             if _current is not None:
                 since = time.strftime("%H:%M:%S", time.localtime(_current.started))
                 raise ClusterError(
-                    f"a cluster of {_current.n} ranks has been running since {since}, and a "
+                    f"a cluster of {counted(_current.n)} has been running since {since}, and a "
                     f"process has one at a time: use it, or stop it first with `%bf stop`"
                 )
             from ifog.line import connect
 
             line = connect(self.n, self.events, tell)
             self._line, self._cells, self._wounded, self._healing = line, [], False, {}
+            self._abandoned = []
             self.running, self.started = True, time.time()
             _current = self
             atexit.register(self.stop)
@@ -185,6 +189,9 @@ class Cluster:
         for cell in self._running_cells():
             if chosen & set(cell.missing()):
                 cell.interrupt()
+        for rank, seq in self._away().items():
+            if rank in chosen:
+                self.send_interrupt([rank], seq)
 
     def pull(self, name: str, ranks: Sequence[int] | None = None) -> dict[int, Any]:
         """The value of ``name`` on each rank, with tensors as NumPy arrays.
@@ -192,24 +199,38 @@ class Cluster:
         Args:
             name: a variable or an expression of variables, such as ``"model.weight"``.
             ranks: where from; by default everywhere. Ranks that died are left out of the default.
+
+        Raises:
+            ClusterError: all these ranks died, one does not come back from an earlier cell, or
+                ``name`` has no value that can be sent.
         """
         chosen, line = self._chosen(ranks), self._connected()
+        line.look()
         alive = [rank for rank in chosen if ranks is not None or rank not in line.dead]
+        self._refuse(alive)
+        task = f"pulling {name}"
+        if not alive:
+            raise ClusterError(f"{task}: {self._trouble()}")
         futures = {rank: line.apply(rank, "request", "pull", name) for rank in alive}
-        return line.gather(futures, None, f"pulling {name}")
+        return line.gather(futures, _TRANSFER_TIMEOUT, task, self._in_a_cell)
 
     def push(self, variables: dict[str, Any], ranks: Sequence[int] | None = None) -> None:
         """Bind ``variables`` on each rank; NumPy arrays arrive as writable NumPy arrays.
 
         Raises:
-            ArgumentError: a name that no variable can have.
+            ArgumentError: a name that no variable can have, or a value that cannot be sent; then
+                nothing is bound anywhere.
+            ClusterError: a rank died or does not come back from an earlier cell.
         """
         bad = [name for name in variables if not str(name).isidentifier()]
         if bad:
             raise ArgumentError(f"{bad[0]!r} cannot be the name of a variable; push identifiers")
         chosen, line = self._chosen(ranks), self._connected()
+        line.look()
+        self._refuse(chosen)
+        line.require_sendable(variables)
         futures = {rank: line.apply(rank, "request", "push", variables) for rank in chosen}
-        line.gather(futures, None, "pushing")
+        line.gather(futures, _TRANSFER_TIMEOUT, "pushing", self._in_a_cell)
 
     def set_topology(self, label: str) -> None:
         """Mix over the graph of that name, such as ``"ring"``, with its weights, on every rank.
@@ -233,7 +254,7 @@ class Cluster:
             return ClusterStatus(self.n, False, "", ())
         line.look()
         busy = {rank for cell in self._running_cells() for rank in cell.missing()}
-        return ClusterStatus(self.n, True, self._trouble(), line.rows(busy))
+        return ClusterStatus(self.n, True, self._trouble(), line.rows(busy, self._away()))
 
     def send_interrupt(self, ranks: Sequence[int], seq: int) -> None:
         """Interrupt the ranks if they run cell ``seq``; does not block."""
@@ -276,10 +297,24 @@ class Cluster:
 
     def _trouble(self) -> str:
         line = self._line
-        if line is None:
-            return ""
-        reasons = [line.broken] if line.broken else list(line.dead.values())
-        return f"{', '.join(reasons)}; start fresh ranks with %bf restart" if reasons else ""
+        return "" if line is None else line.trouble(self._away())
+
+    def _away(self) -> dict[int, int]:
+        """Ranks that live but did not end a cell whose result is there, and that cell's number."""
+        with self._lock:
+            self._abandoned = [cell for cell in self._abandoned if cell.unstoppable()]
+            away = {rank: cell.seq for cell in self._abandoned for rank in cell.unstoppable()}
+        dead = self._line.dead if self._line is not None else {}
+        return {rank: seq for rank, seq in sorted(away.items()) if rank not in dead}
+
+    def _refuse(self, ranks: Sequence[int]) -> None:
+        if set(ranks) & set(self._away()):
+            raise ClusterError(self._trouble())
+
+    def _in_a_cell(self, rank: int) -> bool:
+        """Whether the rank still runs a cell, behind which requests to it wait."""
+        self._refuse([rank])
+        return any(rank in cell.missing() for cell in self._running_cells())
 
     def _usable(self) -> Line:
         """The line to ranks that can run cells, after healing what an earlier one left.
@@ -337,6 +372,8 @@ class Cluster:
         with self._lock:
             self._cells.remove(cell)
             self._wounded = self._wounded or cell.troubled()
+            if cell.unstoppable():
+                self._abandoned.append(cell)
         gone = self._trouble() or cell.unstoppable()
         if self._wounded and not gone and not self._running_cells():
             self._heal(line, cell.healing_time(_HEAL_TIMEOUT))

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class Engine:
         shell.set_custom_exc((BaseException,), self._raised)
         # An await in a cell never returns in an ipyparallel engine; so it is a SyntaxError.
         shell.autoawait = False
+        _leave_by_error(shell)
         _keep_line_numbers(shell.input_transformer_manager.cleanup_transforms)
         self.kernel.control_handlers["ifog_request"] = self._answer
 
@@ -205,6 +207,27 @@ def start() -> dict[str, Any]:
         "device": device,
         "threads": threads,
     }
+
+
+def _leave_by_error(shell: Any) -> None:
+    """Make ``exit`` and ``quit`` end the cell by ``SystemExit`` instead of the whole rank."""
+    from IPython.core.autocall import ZMQExitAutocall
+
+    class Leave(ZMQExitAutocall):
+        def __call__(self, status: Any = None) -> None:
+            sys.exit(status)
+
+    shell.exiter = Leave(shell)  # type: ignore[no-untyped-call] # IPython's
+    shell.user_ns["exit"] = shell.user_ns["quit"] = shell.exiter
+    # IPython shows every SystemExit itself and adds advice for terminals.
+    show = shell.showtraceback
+
+    def show_others(*arguments: Any, **options: Any) -> None:
+        if sys.exc_info()[0] is not SystemExit:
+            show(*arguments, **options)
+
+    shell.showtraceback = show_others
+    warnings.filterwarnings("ignore", message="To exit: use")
 
 
 def _keep_line_numbers(transforms: list[Any]) -> None:

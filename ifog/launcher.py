@@ -31,6 +31,7 @@ from traitlets.config import Config
 
 from ifog import watchdog
 from ifog.errors import ClusterStartError
+from ifog.numbers import counted
 
 __all__ = ["Job", "MPIRankLauncher", "mpiexec"]
 
@@ -188,7 +189,7 @@ class Job:
         deadline = time.monotonic() + _ENGINE_TIMEOUT
         profile = self._home / "profile"
         self._await_controller(deadline)
-        progress("the controller is up, the ranks are importing torch")
+        progress("the controller is up, torch is being imported")
         self.client = Client(
             self._processes.controller.connection_files["client"],
             profile_dir=str(profile),
@@ -201,7 +202,7 @@ class Job:
         while (now := len(self.client.ids)) < self.n:
             if now > seen:
                 seen = now
-                progress(f"{now} of {self.n} ranks are there")
+                progress(f"{now} of {counted(self.n)} registered")
                 deadline = time.monotonic() + _ENGINE_TIMEOUT
             self._check(deadline)
             registered.wait(0.1)
@@ -217,11 +218,12 @@ class Job:
 
     def _check(self, deadline: float) -> None:
         for part in self.ended():
-            raise ClusterStartError(f"{part} ended while {self.n} ranks were starting")
+            raise ClusterStartError(f"{part} ended before {counted(self.n)} had started")
         if time.monotonic() > deadline:
             there = len(self.client.ids) if self.client is not None else 0
             raise ClusterStartError(
-                f"{there} of {self.n} ranks were there after {_ENGINE_TIMEOUT:.0f} s without news"
+                f"{there} of {counted(self.n)} had registered after {_ENGINE_TIMEOUT:.0f} s "
+                "without news"
             )
 
     def ended(self) -> list[str]:

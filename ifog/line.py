@@ -15,12 +15,14 @@ from typing import Any
 import psutil
 from ipyparallel import Reference
 from ipyparallel.error import RemoteError
+from ipyparallel.serialize import serialize_object
 
 from ifog import errors
 from ifog.cell import Cell, span
-from ifog.errors import ClusterError, ClusterStartError
+from ifog.errors import ArgumentError, ClusterError, ClusterStartError
 from ifog.iopub import MESSAGE, events_of
 from ifog.launcher import Job
+from ifog.numbers import counted, named, rank_ranges
 from ifog.status import RankStatus
 from ifog.telemetry import EventLog
 
@@ -113,6 +115,21 @@ class Line:
             )
             future.add_done_callback(lambda _, rank=rank: cell.take_reply(rank))
 
+    def require_sendable(self, variables: Mapping[str, Any]) -> None:
+        """Check that each value can be turned into a message.
+
+        Raises:
+            ArgumentError: naming the first that cannot, and why.
+        """
+        for name, value in variables.items():
+            try:
+                serialize_object({name: value})
+            except Exception as error:  # pickling runs the value's own code
+                raise ArgumentError(
+                    f"{name!r}, a {type(value).__name__}, cannot be sent to the ranks "
+                    f"({type(error).__name__}: {error}); make it on the ranks in a %%bf cell"
+                ) from error
+
     def apply(self, rank: int, function: str, *arguments: Any) -> Any:
         """Call a function of ``ifog.engine`` on the rank's main thread; returns a future."""
         return self._client.send_apply_request(
@@ -143,15 +160,25 @@ class Line:
         return answers
 
     def gather(
-        self, futures: Mapping[int, Any], timeout: float | None, task: str
+        self,
+        futures: Mapping[int, Any],
+        timeout: float,
+        task: str,
+        busy: Callable[[int], bool] | None = None,
     ) -> dict[int, Any]:
         """The results of all futures.
+
+        Args:
+            futures: rank -> what it will answer.
+            timeout: seconds in which the ranks must answer.
+            task: what this is for, in errors.
+            busy: whether a rank does something else first, which does not count as time; may raise.
 
         Raises:
             IfogError: of the class that the first failing rank raised, else ``ClusterError``; also
                 when a rank dies or does not answer in time.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         pending = dict(futures)
         while pending:
             rank = next(iter(pending))
@@ -161,10 +188,12 @@ class Line:
             self.look()
             if self.broken or rank in self.dead:
                 raise ClusterError(f"{task}: {self.broken or self.dead[rank]}; run %bf restart")
-            if deadline is not None and time.monotonic() > deadline:
-                late = span(r for r, future in pending.items() if not future.done())
+            if busy is not None and busy(rank):
+                deadline = time.monotonic() + timeout
+            if time.monotonic() > deadline:
+                late = named([r for r, future in pending.items() if not future.done()])
                 raise ClusterError(
-                    f"{task}: ranks {late} did not answer within {timeout:g} s; if they still "
+                    f"{task}: {late} did not answer within {timeout:g} s; if they still "
                     "compute, wait or interrupt them, else run %bf restart"
                 )
         for future in futures.values():
@@ -188,13 +217,26 @@ class Line:
         if ended and not self.broken and len(self.dead) < len(self.about):
             self.broken = f"{ended[0]} ended, the ranks cannot be reached"
 
-    def rows(self, busy: Set[int]) -> tuple[RankStatus, ...]:
-        """What each rank is doing, when the ranks of ``busy`` run a cell."""
+    def trouble(self, away: Mapping[int, int]) -> str:
+        """Why no cell can be run, when the ranks of ``away`` are lost in cells; else ""."""
+        if reasons := [self.broken] if self.broken else list(self.dead.values()):
+            return f"{', '.join(reasons)}; start fresh ranks with %bf restart"
+        if not away:
+            return ""
+        verb = "has" if len(away) == 1 else "have"
+        return (
+            f"{named(away)} {verb} not come back from cell {rank_ranges(away.values())}, although "
+            "interrupted; wait for that, or start fresh ranks with %bf restart"
+        )
+
+    def rows(self, busy: Set[int], away: Mapping[int, int]) -> tuple[RankStatus, ...]:
+        """What each rank is doing, when ``busy`` run a cell and ``away`` are lost in cells."""
         awake = {rank for rank in self.about if not self._suspended(rank)}
         answers = self.ask(awake & busy, "waiting", _ANSWER_TIMEOUT)
         states = dict.fromkeys(self.about, "suspended") | dict.fromkeys(awake, "idle")
         for rank in awake & busy:
             states[rank] = "waiting" if answers.get(rank, {}).get("event") else "running"
+        states |= {r: f"busy in cell {seq}, does not answer" for r, seq in away.items()}
         states |= dict.fromkeys(self.dead, "dead")
         return tuple(
             RankStatus(r, about["pid"], about["host"], about["device"], about["threads"], states[r])
@@ -229,6 +271,9 @@ class Line:
             return
         elif kind == "stream" and content["name"] in _STREAMS:
             cell.take_output(rank, content["name"], content["text"], {})
+        elif kind == "error":  # no error of the code, which comes as an event: a value's own repr
+            last = "\n".join(content["traceback"][-2:])
+            cell.take_output(rank, "stderr", f"{last}\n", {})
         elif kind in _SHOWN:
             data = content["data"]
             cell.take_output(rank, _SHOWN[kind], str(data.get("text/plain", "")), data)
@@ -241,25 +286,40 @@ def connect(n: int, events: EventLog, tell: Callable[[str], None]) -> Line:
         ClusterStartError: they did not come up; carries the launcher's log.
     """
     begun = time.monotonic()
-    tell(f"starting {n} ranks")
+    tell(f"starting {counted(n)}")
     try:
         line = _attempt(n, events, tell)
     except ClusterStartError as error:
         tell(f"that failed: {str(error).splitlines()[0]}; trying once more")
         line = _attempt(n, events, tell)
-    tell(f"{n} ranks are ready after {time.monotonic() - begun:.1f} s")
+    verb = "is" if n == 1 else "are"
+    try:
+        tell(f"{counted(n)} {verb} ready after {time.monotonic() - begun:.1f} s")
+    except BaseException:
+        line.stop()
+        raise
     return line
 
 
 def _attempt(n: int, events: EventLog, tell: Callable[[str], None]) -> Line:
+    untold: list[BaseException] = []
+
+    def progress(text: str) -> None:
+        try:
+            tell(text)
+        except BaseException as error:
+            untold.append(error)
+            raise
+
     job = Job(n)
     try:
-        line = Line(job, job.start(tell), events)
+        line = Line(job, job.start(progress), events)
         line.introduce(n, _START_TIMEOUT)
     except BaseException as error:
         log = job.log()
         job.stop()
-        if isinstance(error, Exception):
+        # That nobody could be told is no reason why ranks fail to start.
+        if isinstance(error, Exception) and error not in untold:
             raise _start_error(error, log) from error
         raise
     return line

@@ -8,9 +8,18 @@ standard library is used.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-__all__ = ["count", "duration", "number", "percent", "rank_ranges", "size"]
+__all__ = [
+    "count",
+    "counted",
+    "duration",
+    "named",
+    "number",
+    "percent",
+    "rank_ranges",
+    "size",
+]
 
 SPACE = "\N{NO-BREAK SPACE}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
@@ -88,3 +97,13 @@ def rank_ranges(ranks: Iterable[int]) -> str:
         else:
             runs.append([rank, rank])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def counted(ranks: int) -> str:
+    """How many ranks: ``1 rank``, ``4 ranks``."""
+    return f"{ranks} rank{'' if ranks == 1 else 's'}"
+
+
+def named(ranks: Collection[int]) -> str:
+    """Which ranks: ``rank 3``, ``ranks 0-2,5``."""
+    return f"rank{'' if len(ranks) == 1 else 's'} {rank_ranges(ranks)}"

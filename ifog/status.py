@@ -9,7 +9,11 @@ __all__ = ["ClusterStatus", "RankStatus"]
 
 
 class RankStatus(NamedTuple):
-    """One rank; ``state`` is "idle", "running", "waiting", "suspended" or "dead"."""
+    """One rank.
+
+    ``state`` is "idle", "running", "waiting", "suspended", "dead", or for a rank that was given up
+    and still runs "busy in cell 3, does not answer".
+    """
 
     rank: int
     pid: int

@@ -153,6 +153,9 @@ def test_the_third_keyboard_interrupt_gives_up(cell, calls):
     result = cell.wait(on_tick=press)
     assert (result.status, len(calls.revoked) >= 1) == ("interrupted", True)
     assert {error.ename for error in result.errors.values()} == {"NoAnswer"}
+    assert cell.unstoppable() == [0, 1]
+    cell.take_events([ended(1)])
+    assert cell.unstoppable() == [0]
 
 
 def test_endless_output_is_cut_and_says_so(cell):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +45,21 @@ def wait_until(cell: Cell, condition, timeout: float = 20.0) -> CellResult:
 def begun(cluster: Cluster, cell: Cell) -> bool:
     _, events = cluster.events.since(0)
     return sum(isinstance(e, CellStart) and e.seq == cell.seq for e in events) == len(cell.ranks)
+
+
+def wait_for_deaths(cluster: Cluster) -> None:
+    deadline = time.monotonic() + 10
+    while {row.state for row in cluster.status().rows} != {"dead"}:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.1)
+
+
+def come_back(cluster: Cluster) -> None:
+    """Return once no rank is lost in a cell."""
+    deadline = time.monotonic() + 20
+    while cluster.status().trouble:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.1)
 
 
 @pytest.mark.parametrize("n", [0, -3, 257, True, 2.0, "4"])
@@ -159,6 +176,9 @@ def test_errors_show_the_users_lines_only(cluster):
     [
         ("a = 1\nb = (", "SyntaxError", 2),
         ("import sys\nsys.exit(3)", "SystemExit", 2),
+        ("a = 1\nexit()", "SystemExit", 2),
+        ("a = 1\nquit(3)", "SystemExit", 2),
+        ("exit", "SystemExit", 1),
         ("\n\n1 / 0", "ZeroDivisionError", 3),
         ("import asyncio\nawait asyncio.sleep(0)", "SyntaxError", 2),
     ],
@@ -168,6 +188,8 @@ def test_every_way_to_fail_is_reported_with_its_line(cluster, code, ename, line_
     assert result.status == "error"
     primary = [error for error in result.errors.values() if error.peer is None]
     assert {(error.ename, error.line) for error in primary} == {(ename, line_number)}
+    if ename == "SystemExit":
+        assert result.outputs == ()
     assert cluster.run("bf.barrier()", timeout=10).status == "ok"
 
 
@@ -241,7 +263,65 @@ def test_a_rank_that_cannot_be_interrupted_does_not_hold_up_the_result(cluster):
     result = cluster.run(stubborn, timeout=0.5)
     assert time.monotonic() - begin < 2.5
     assert (result.status, result.errors[1].ename) == ("timeout", "NoAnswer")
+    come_back(cluster)
     assert cluster.run("bf.barrier()", timeout=20).status == "ok"
+
+
+@pytest.mark.mpi
+def test_ranks_that_do_not_come_back_refuse_everything_at_once(cluster):
+    cell = cluster.submit(
+        "import threading, time\n"
+        "end = time.monotonic() + 12\n"
+        "while time.monotonic() < end:\n"
+        "    try: threading.Event().wait(0.5)\n"
+        "    except KeyboardInterrupt: pass\n",
+        [0, 2],
+    )
+    presses = []
+
+    def press() -> None:
+        if begun(cluster, cell) and len(presses) < 3:
+            presses.append(True)
+            raise KeyboardInterrupt
+
+    assert {error.ename for error in cell.wait(20, press).errors.values()} == {"NoAnswer"}
+    begin = time.monotonic()
+    states = [row.state for row in cluster.status().rows]
+    away = f"busy in cell {cell.seq}, does not answer"
+    assert states == [away, "idle", away, "idle"]
+    refused = rf"ranks 0,2 have not come back from cell {cell.seq}, .*%bf restart"
+    for call in (
+        lambda: cluster.pull("1"),
+        lambda: cluster.push({"x": 1}),
+        lambda: cluster.submit("1"),
+        lambda: cluster.set_topology("ring"),
+    ):
+        with pytest.raises(ClusterError, match=refused):
+            call()
+    assert cluster.pull("bf.rank()", [1, 3]) == {1: 1, 3: 3}
+    assert time.monotonic() - begin < 4.0
+    come_back(cluster)
+    assert cluster.pull("bf.rank()") == {0: 0, 1: 1, 2: 2, 3: 3}
+    assert cluster.run("bf.barrier()", timeout=20).status == "ok"
+
+
+@pytest.mark.mpi
+def test_a_pull_waits_for_the_running_cell_but_not_for_ranks_that_are_given_up(cluster):
+    cell = cluster.submit("import threading\nthreading.Event().wait(1)\nlate = 5", [0])
+    assert cluster.pull("late", [0]) == {0: 5}
+    cell.wait(10).raise_for_error()
+    cell = cluster.submit(
+        "import time\n"
+        "end = time.monotonic() + 4\n"
+        "while time.monotonic() < end:\n"
+        "    try: time.sleep(0.5)\n"
+        "    except KeyboardInterrupt: pass\n",
+        [0],
+        timeout=0.5,
+    )
+    with pytest.raises(ClusterError, match="rank 0 has not come back"):
+        cluster.pull("late", [0])
+    come_back(cluster)
 
 
 @pytest.mark.mpi
@@ -298,6 +378,10 @@ def test_what_cannot_be_pushed_or_pulled_is_named(cluster):
         cluster.push({"2x": 1})
     with pytest.raises(ClusterError, match=r"pulling nothing: \[0-3\] NameError"):
         cluster.pull("nothing")
+    with pytest.raises(ArgumentError, match=r"'door', a lock, cannot be sent .*pickle"):
+        cluster.push({"fine": 1, "door": threading.Lock()})
+    with pytest.raises(ClusterError, match="NameError"):
+        cluster.pull("fine")
 
 
 @pytest.mark.mpi
@@ -340,6 +424,12 @@ def test_a_dead_rank_ends_the_cell_and_asks_for_a_restart(cluster, death):
     with pytest.raises(ClusterError, match="%bf restart"):
         cluster.run("1")
     if "kill" in death:
+        for row in cluster.status().rows:
+            if row.state != "dead":
+                os.kill(row.pid, signal.SIGKILL)
+        wait_for_deaths(cluster)
+        with pytest.raises(ClusterError, match=r"pulling kept: .*died.*%bf restart"):
+            cluster.pull("kept")
         cluster.restart()
         assert cluster.pull("bf.rank()") == {0: 0, 1: 1, 2: 2, 3: 3}
 
@@ -369,6 +459,35 @@ def test_a_failed_start_shows_the_log_and_leaves_nothing(tmp_path, monkeypatch):
     assert len(jobs) == 2
     assert [watchdog.carriers(job.token) for job in jobs] == [[], []]
     assert list(private.iterdir()) == []
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("sign", ["starting", "the controller", "ready"])
+def test_progress_that_cannot_be_told_ends_the_start_as_it_is(monkeypatch, sign):
+    jobs = []
+
+    class Recorded(launcher.Job):
+        def __init__(self, n: int) -> None:
+            super().__init__(n)
+            jobs.append(self)
+
+    def tell(text: str) -> None:
+        if sign in text:
+            raise BrokenPipeError(text)
+
+    monkeypatch.setattr(line, "Job", Recorded)
+    with pytest.raises(BrokenPipeError):
+        line.connect(1, EventLog(), tell)
+    assert len(jobs) == (sign != "starting")
+    assert [watchdog.carriers(job.token) for job in jobs] == [[] for _ in jobs]
+
+
+@pytest.mark.mpi
+def test_one_rank_is_not_spoken_of_as_many():
+    told: list[str] = []
+    line.connect(1, EventLog(), told.append).stop()
+    assert told[0] == "starting 1 rank"
+    assert told[-1].startswith("1 rank is ready after")
 
 
 def test_a_missing_wheel_is_named(monkeypatch):
