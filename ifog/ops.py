@@ -234,17 +234,25 @@ def agree(op: str, digest: bytes) -> None:
 
 def poll(handle: Handle[Any]) -> bool:
     """Whether the operation has finished; never blocks."""
-    return handle.done()
+    return _handle(handle).done()
 
 
 def wait(handle: Handle[T]) -> T:
     """The operation's result, once it is there."""
-    return handle.wait()
+    return _handle(handle).wait()
 
 
 def synchronize(handle: Handle[T]) -> T:
     """The operation's result, once it is there; another name of ``wait``."""
-    return handle.wait()
+    return _handle(handle).wait()
+
+
+def _handle(handle: Handle[T]) -> Handle[T]:
+    if not isinstance(handle, Handle):
+        raise ArgumentError(
+            f"expected the handle returned by a _nonblocking call, got {type(handle).__name__}"
+        )
+    return handle
 
 
 def watch(tensor: torch.Tensor, name: str) -> None:

@@ -111,6 +111,9 @@ def law_bad_arguments_are_refused_before_anything_is_sent():
             f"[{far}]",
             "in-neighbours",
         )
+    for take in (ifog.wait, ifog.synchronize, ifog.poll):
+        raises(bad, lambda: take(3), "_nonblocking", "int")  # noqa: B023
+        raises(bad, lambda: take(x), "_nonblocking", "Tensor")  # noqa: B023
     assert ifog.allreduce(x).tolist() == [1.0, 1.0]
 
 
