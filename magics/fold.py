@@ -343,6 +343,7 @@ class Fold:
             for alike in pair:
                 alike.remove(own)
             del self.blocks[bisect_left(self.blocks, own.place, key=_place)]
+        above = self._in_order_of_ranks(rank, above)
         step = self._step(above, len(lonely))
         if step == 0:
             for index, block in enumerate(self.blocks):
@@ -354,6 +355,13 @@ class Fold:
             own.place = above.place - back * step
             for alike in pair:
                 alike.insert(own)
+
+    def _in_order_of_ranks(self, rank: int, above: Block) -> Block:
+        """The highest of the lonely blocks of later ranks that stand directly above a block."""
+        at = bisect_left(self.blocks, above.place, key=_place)
+        while at and len(self.blocks[at - 1].lines) == 1 and rank < min(self.blocks[at - 1].lines):
+            at -= 1
+        return self.blocks[at]
 
     def _step(self, above: Block, number: int) -> int:
         at = bisect_left(self.blocks, above.place, key=_place)

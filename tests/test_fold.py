@@ -160,7 +160,7 @@ def test_warnings_of_a_cell_are_equal_although_their_file_has_a_process_id():
 def test_equal_lines_after_a_differing_one_fold_again():
     for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
         fold = folded(*((r, "stdout", f"{'abcd'[r]}\nsame1\nsame2\n") for r in order))
-        differing = [f"[{r}]   {'abcd'[r]}" for r in order]
+        differing = [f"[{r}]   {'abcd'[r]}" for r in range(4)]
         assert text_of(fold).splitlines() == [*differing, "[0-3] same1", "[0-3] same2"]
 
 
