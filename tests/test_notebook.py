@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
@@ -115,6 +116,24 @@ def test_an_exception_on_all_ranks_is_told_once_and_fails_the_notebook(notebook)
     assert "[0-3] ValueError: lr is 0 (cell line 3, in f)" in error.evalue
     assert shown.count("ValueError: lr is 0") == 1
     assert "runner.py" not in error.traceback
+
+
+def test_a_value_that_cannot_be_shown_shows_its_error(notebook):
+    body = "class Broken:\n    def __repr__(self):\n        raise ValueError('no repr')\nBroken()"
+    shown = notebook.run(f"%%bf\n{body}")
+    assert re.search(r"\[0-3\] +ValueError: no repr", shown)
+
+
+def test_markdown_is_rendered_by_the_notebook(notebook):
+    notebook.run(
+        "%%bf\nfrom IPython.display import Markdown, display\ndisplay(Markdown('**bold**'))"
+    )
+    shown = [
+        o.data["text/markdown"]
+        for o in notebook.notebook.cells[-1].outputs
+        if "text/markdown" in o.data
+    ]
+    assert shown == ["`[0-3]`\n\n**bold**"]
 
 
 def test_an_exception_on_one_rank_releases_the_waiting_ones_in_seconds(notebook):
