@@ -10,7 +10,7 @@ from typing import Any
 from ifog.errors import ArgumentError, ClusterError, NoClusterError
 from ifog.magics.options import closest, parse_ranks, split_options, whole
 from ifog.magics.runner import DEFAULT_RANKS, Runner
-from ifog.numbers import count, number, rank_ranges
+from ifog.numbers import count, counted, number, rank_ranges
 
 __all__ = ["COMMANDS", "command"]
 
@@ -56,7 +56,7 @@ def _stop(runner: Runner, line: str) -> None:
     _no_words(line, "stop")
     cluster = runner.cluster()
     cluster.stop()
-    _say(f"{cluster.n} ranks stopped; their variables are gone")
+    _say(f"{counted(cluster.n)} stopped; the variables are gone")
 
 
 def _restart(runner: Runner, line: str) -> None:
@@ -83,7 +83,7 @@ def _topology(runner: Runner, line: str) -> None:
     edges = sum(u != v for u, v in graph.edges)
     rate = weights.spectral_rate(weights.matrix(graph))
     _say(
-        f"{graph.graph['label']}: {cluster.n} ranks, {count(edges)} edges, "
+        f"{graph.graph['label']}: {counted(cluster.n)}, {count(edges)} edges, "
         f"spectral rate {number(rate)}"
     )
 

@@ -14,7 +14,7 @@ from ifog.magics.failures import failures, message
 from ifog.magics.live import Display, Live, Screen, notice
 from ifog.magics.options import CellOptions, parse_ranks
 from ifog.magics.source import prepare
-from ifog.numbers import duration, rank_ranges
+from ifog.numbers import counted, duration, rank_ranges
 from ifog.telemetry import now
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Runner:
             if display is not None:  # a launch that was refused shows its message only
                 show("stopped", type(error).__name__)
             raise
-        show("done", f"{cluster.n} ranks {done}")
+        show("done", f"{counted(cluster.n)} {done}")
 
     def require_idle(self, ranks: Iterable[int], what: str) -> None:
         """Refuse to use ranks on which a ``--no-wait`` cell still runs.
