@@ -56,7 +56,7 @@ def _command(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.command == "lab":
         return _lab(rest)
     if options.command == "bench":
-        return _bench(options.name, options.ranks, options.json)
+        return _bench(options)
     return _demo(options.ranks, options.json)
 
 
@@ -89,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
         description="telemetry: what watching costs a loop of 1 MB averages, dashboard closed.",
     )
     bench.add_argument("name", choices=["telemetry"], help="which claim")
+    bench.add_argument(
+        "--pairs",
+        type=_pairs,
+        default=40,
+        metavar="K",
+        help="blocks of each kind, in turn (default 40; 800 take half an hour and show 1 percent)",
+    )
     for command in (demo, bench):
         command.add_argument(
             "-n",
@@ -125,6 +132,12 @@ def _ranks(text: str) -> int:
     return ranks
 
 
+def _pairs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} pairs have no spread; give a whole number >= 2")
+    return int(text)
+
+
 def _json_target(text: str) -> str:
     folder = Path(text).parent
     if text != "-" and (not folder.is_dir() or Path(text).is_dir()):
@@ -159,11 +172,11 @@ def _write(text: str, target: str | None) -> None:
             raise ArgumentError(f"cannot write the results to {target!r}: {error}") from error
 
 
-def _bench(name: str, ranks: int, target: str | None) -> int:
-    bench = importlib.import_module(f"ifog.bench.{name}")
-    report = bench.run(ranks)
-    print(*report.lines(), sep="\n", file=sys.stderr if target == "-" else sys.stdout)
-    _write(json.dumps(report._asdict()), target)
+def _bench(options: argparse.Namespace) -> int:
+    bench = importlib.import_module(f"ifog.bench.{options.name}")
+    report = bench.run(options.ranks, pairs=options.pairs)
+    print(*report.lines(), sep="\n", file=sys.stderr if options.json == "-" else sys.stdout)
+    _write(json.dumps(report._asdict()), options.json)
     return 0
 
 

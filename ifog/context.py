@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
@@ -22,6 +22,9 @@ from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, Sink, WaitEven
 from ifog.transport.base import Transport
 from ifog.watching import Watcher
 from ifog.weights import Weights, of_rank
+
+if TYPE_CHECKING:
+    from ifog.windows import Window
 
 __all__ = [
     "Context",
@@ -52,6 +55,7 @@ class Context:
         self.watcher = Watcher(self)
         self.participants: tuple[int, ...] = tuple(range(transport.size))
         self.in_flight: set[str] = set()
+        self.windows: dict[str, Window] = {}
         self.cell = 0  # 0: between cells
         self.healed = 0
         self._seq = 0

@@ -21,17 +21,20 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in _HALF else dtype
 
 
-def mean(own: torch.Tensor, received: Sequence[torch.Tensor]) -> torch.Tensor:
+def mean(
+    own: torch.Tensor, received: Sequence[torch.Tensor], *, keep: bool = False
+) -> torch.Tensor:
     """(received[0] + received[1] + ... + own) / (len(received) + 1), divided last.
 
     Args:
         own: [...] this rank's tensor; not changed.
-        received: tensors of the same shape, ascending by source; may be overwritten.
+        received: tensors of the same shape, ascending by source; the first may be overwritten.
+        keep: leave ``received`` as it is.
     """
     dtype = accumulation_dtype(own.dtype)
     if not received:
         return own.clone()
-    total = received[0].to(dtype)
+    total = received[0].to(dtype, copy=keep)
     for other in received[1:]:
         total += other
     total += own
@@ -44,20 +47,23 @@ def weighted_sum(
     self_weight: float,
     received: Sequence[torch.Tensor],
     weights: Sequence[float],
+    *,
+    keep: bool = False,
 ) -> torch.Tensor:
     """weights[0] received[0] + weights[1] received[1] + ... + self_weight own.
 
     Args:
         own: [...] this rank's tensor; not changed.
         self_weight: its coefficient.
-        received: tensors of the same shape, ascending by source; may be overwritten.
+        received: tensors of the same shape, ascending by source; the first may be overwritten.
         weights: their coefficients; a zero skips the tensor, whatever it holds.
+        keep: leave ``received`` as it is.
     """
     dtype = accumulation_dtype(own.dtype)
     terms = [(x, w) for x, w in zip(received, weights, strict=True) if w != 0.0]
     if not terms:
         return (own.to(dtype) * self_weight).to(own.dtype)
-    total = terms[0][0].to(dtype).mul_(terms[0][1])
+    total = terms[0][0].to(dtype, copy=keep).mul_(terms[0][1])
     for other, weight in terms[1:]:
         total.add_(other.to(dtype), alpha=weight)
     if self_weight != 0.0:

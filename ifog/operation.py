@@ -34,12 +34,25 @@ class Outcome(NamedTuple):
 Body = Callable[[Context, int], Operation[Outcome]]
 
 
-def launch(op: str, name: str | None, peers: Iterable[int], body: Body) -> Handle[Any]:
-    """Start ``body`` as an operation under way, after checking that it may start."""
+def launch(
+    op: str, name: str | None, peers: Iterable[int], body: Body, *, matched: bool = True
+) -> Handle[Any]:
+    """Start ``body`` as an operation under way, after checking that it may start.
+
+    Args:
+        op: the kind of operation.
+        name: matches it across ranks.
+        peers: the ranks that must be there.
+        body: what it does.
+        matched: other ranks take part by calling the same; one-sided operations are not matched,
+            so several of one name may be under way.
+    """
     context = current()
     context.require(tuple(peers), op)
     key = f"{context.healed}.{context.cell}.{op}.{name}"
-    if name is None:
+    if not matched:
+        pass
+    elif name is None:
         key += f".unnamed.{context.unnamed[op]}"
         context.unnamed[op] += 1
     else:
