@@ -12,6 +12,7 @@ import pytest
 
 import ifog
 from ifog import cli
+from ifog.commands import lab
 from ifog.errors import ClusterStartError
 
 
@@ -110,7 +111,7 @@ def test_lab_options_exist_in_jupyterlab():
     from jupyterlab.labapp import LabApp
 
     app = LabApp()
-    app.parse_command_line(list(cli._QUIET))
+    app.parse_command_line(list(lab.QUIET))
     assert app.news_url is None
     assert app.check_for_updates_class is NeverCheckForUpdate
     assert app.extension_manager == "readonly"

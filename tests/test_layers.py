@@ -28,6 +28,7 @@ CLIENT = (
     ("cell", "line"),
     ("cluster",),
     ("bench", "demo", "screen"),
+    ("commands",),
     ("cli",),
     ("widgets",),
     ("magics",),

@@ -1,0 +1,1 @@
+"""The subcommands of ``ifog``, one module each: ``HELP``, ``DESCRIPTION``, arguments, ``main``."""
