@@ -6,9 +6,8 @@ from ifog.cluster import Cluster as Cluster
 from ifog.context import in_neighbor_ranks as in_neighbor_ranks
 from ifog.context import init as init
 from ifog.context import is_initialized as is_initialized
+from ifog.context import is_topo_weighted as is_topo_weighted
 from ifog.context import load_topology as load_topology
-from ifog.context import local_rank as local_rank
-from ifog.context import local_size as local_size
 from ifog.context import out_neighbor_ranks as out_neighbor_ranks
 from ifog.context import rank as rank
 from ifog.context import set_topology as set_topology
@@ -16,6 +15,16 @@ from ifog.context import shutdown as shutdown
 from ifog.context import size as size
 from ifog.errors import IfogError as IfogError
 from ifog.handle import Handle as Handle
+from ifog.machines import in_neighbor_machine_ranks as in_neighbor_machine_ranks
+from ifog.machines import is_homogeneous as is_homogeneous
+from ifog.machines import is_machine_topo_weighted as is_machine_topo_weighted
+from ifog.machines import load_machine_topology as load_machine_topology
+from ifog.machines import local_rank as local_rank
+from ifog.machines import local_size as local_size
+from ifog.machines import machine_rank as machine_rank
+from ifog.machines import machine_size as machine_size
+from ifog.machines import out_neighbor_machine_ranks as out_neighbor_machine_ranks
+from ifog.machines import set_machine_topology as set_machine_topology
 from ifog.neighbors import neighbor_allgather as neighbor_allgather
 from ifog.neighbors import neighbor_allgather_nonblocking as neighbor_allgather_nonblocking
 from ifog.neighbors import neighbor_allreduce as neighbor_allreduce

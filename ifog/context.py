@@ -18,6 +18,7 @@ import networkx as nx
 from ifog import topology as graphs
 from ifog.errors import ArgumentError, NotInitializedError, ParticipationError
 from ifog.handle import Progress
+from ifog.layout import Layout, arranged
 from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, Sink, WaitEvent, now
 from ifog.transport.base import Transport
 from ifog.watching import Watcher
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Context",
     "current",
+    "fingerprint",
     "in_neighbor_ranks",
     "init",
     "is_initialized",
+    "is_topo_weighted",
     "load_topology",
-    "local_rank",
-    "local_size",
     "out_neighbor_ranks",
     "rank",
     "set_topology",
@@ -62,6 +63,7 @@ class Context:
         self._clear_cell()
         self._between = self.unnamed
         self.install(graphs.exponential(transport.size), weighted=False)
+        self.arrange(arranged(transport.machines, warn=transport.rank == 0))
 
     @property
     def rank(self) -> int:
@@ -85,6 +87,18 @@ class Context:
         self.weights: Weights = of_rank(graph, self.rank, weighted=weighted)
         if self.rank == 0:
             self.emit_graph()
+
+    def arrange(self, layout: Layout) -> None:
+        """Take the machines of ``layout`` as those of the ranks; their graph is not set yet."""
+        self.layout = layout
+        self.machine_graph: nx.DiGraph | None = None
+        self.machine_weighted = False
+
+    def install_machines(self, graph: nx.DiGraph, *, weighted: bool) -> None:
+        """Mix machines over ``graph`` from now on; checking and comparing is the caller's part."""
+        self.machine_graph = graph
+        self.machine_weighted = weighted
+        self.machine_weights = of_rank(graph, self.layout.machines[self.rank], weighted=weighted)
 
     def emit_graph(self) -> None:
         """Tell the watchers which graph is declared, with the weights that are in force."""
@@ -219,18 +233,26 @@ def init(topology_fn: Callable[[int], nx.DiGraph] | None = None, is_weighted: bo
     """Make this process a rank; called again, only set the topology anew.
 
     Under ``mpiexec`` (or as an engine of ``ifog.Cluster``) the rank is the MPI rank; started alone,
-    the process is the only rank. In ``%%bf`` cells this has been done already.
+    the process is the only rank. In ``%%bf`` cells this has been done already. While there are
+    windows the topology stays as it is; so does the machines' unless the machines change.
 
     Args:
         topology_fn: number of ranks -> graph; by default the exponential graph.
         is_weighted: whether averaging uses the graph's weights instead of 1/(indegree + 1).
+
+    Raises:
+        ArgumentError: ``IFOG_RANKS_PER_MACHINE`` is not a positive integer.
     """
     global _of_process
     if not is_initialized():
         _of_process = Context(_transport())
     context = current()
-    make = topology_fn or graphs.exponential
-    context.install(make(context.size), weighted=is_weighted)
+    layout = arranged(context.transport.machines, warn=False)
+    if layout != context.layout:
+        context.arrange(layout)
+    if not context.windows:
+        make = topology_fn or graphs.exponential
+        context.install(make(context.size), weighted=is_weighted)
 
 
 def _transport() -> Transport:
@@ -263,16 +285,6 @@ def size() -> int:
     return current().size
 
 
-def local_rank() -> int:
-    """This rank among the ranks of its machine, from 0."""
-    return current().transport.local_rank
-
-
-def local_size() -> int:
-    """The number of ranks on this machine."""
-    return current().transport.local_size
-
-
 def set_topology(topology: nx.DiGraph | str | None = None, is_weighted: bool = False) -> bool:
     """Mix over ``topology`` from now on; every rank must call it with the same graph.
 
@@ -288,7 +300,8 @@ def set_topology(topology: nx.DiGraph | str | None = None, is_weighted: bool = F
         True.
 
     Raises:
-        ArgumentError: not a directed graph over these ranks.
+        ArgumentError: not a directed graph over these ranks, or windows exist: their buffers
+            belong to the neighbours of the graph in use.
         MismatchError: the ranks passed different graphs.
     """
     from ifog.ops import agree
@@ -301,15 +314,32 @@ def set_topology(topology: nx.DiGraph | str | None = None, is_weighted: bool = F
     else:
         graph = topology
     graphs.check(graph, context.size)
-    edges = sorted((u, v, float(w)) for u, v, w in graph.edges(data="weight", default=1.0))
-    agree("set_topology", hashlib.sha256(repr((edges, is_weighted)).encode()).digest())
-    context.install(graph, weighted=is_weighted)
+    mine = fingerprint(graph, is_weighted)
+    agree("set_topology", mine)
+    if not context.windows:
+        context.install(graph, weighted=is_weighted)
+    elif mine != fingerprint(context.graph, context.weighted):
+        raise ArgumentError(
+            f"set_topology: the windows {sorted(context.windows)} are laid out for the graph in "
+            "use; free them first (ifog.win_free())"
+        )
     return True
+
+
+def fingerprint(graph: nx.DiGraph, is_weighted: bool) -> bytes:
+    """A digest of a graph's edges and weights, equal for equal ones."""
+    edges = sorted((u, v, float(w)) for u, v, w in graph.edges(data="weight", default=1.0))
+    return hashlib.sha256(repr((edges, is_weighted)).encode()).digest()
 
 
 def load_topology() -> nx.DiGraph:
     """The graph in use: the object that was passed to ``set_topology``."""
     return current().graph
+
+
+def is_topo_weighted() -> bool:
+    """Whether averaging uses the weights of the graph in use."""
+    return current().weighted
 
 
 def in_neighbor_ranks() -> list[int]:

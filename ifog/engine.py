@@ -193,7 +193,7 @@ def start() -> dict[str, Any]:
     torch.set_num_threads(threads)
     device = "cpu"
     if torch.cuda.is_available():
-        index = context.local_rank() % torch.cuda.device_count()
+        index = ifog.local_rank() % torch.cuda.device_count()
         device = f"cuda:{index}"
         torch.cuda.set_device(index)
         torch.set_default_device(device)

@@ -23,9 +23,12 @@ __all__ = [
     "Topology",
     "check",
     "complete",
+    "equivalent",
     "exponential",
     "from_matrix",
     "grid2d",
+    "is_power",
+    "is_regular",
     "metropolis_matrix",
     "named",
     "names",
@@ -116,8 +119,7 @@ def symmetric_exponential(n: int, *, base: int = 4) -> Topology:
     """
     _require_base("symmetric_exponential", base)
     _require_size("symmetric_exponential", n)
-    powers = set(_powers(base, n))
-    offsets = [o for o in range(1, n) if (o if o <= n // 2 else n - o) in powers]
+    offsets = [o for o in range(1, n) if is_power(min(o, n - o), base)]
     return _circulant(n, [0, *offsets], "symmetric exponential")
 
 
@@ -179,18 +181,19 @@ def named(label: str, n: int) -> Topology:
     if key in _NAMED:
         return _NAMED[key](n)
     choices = ", ".join(_NAMED)
-    if key.startswith("one_peer"):
+    if key.startswith(("one_peer", "inner_outer")):
         raise ArgumentError(
             f"{label!r} is a schedule, a new graph each round, not a static topology; in a cell "
-            f"use bf.one_peer(bf.size()). Static topologies: {choices}"
+            "use bf.one_peer(bf.size()), or bf.inner_outer_ring or bf.inner_outer_exponential "
+            f"(bf.size(), bf.local_size()). Static topologies: {choices}"
         )
     close = difflib.get_close_matches(key, _NAMED, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     raise ArgumentError(f"no topology is called {label!r}{hint} Choose from: {choices}")
 
 
-def check(graph: Any, n: int) -> None:
-    """Refuse what cannot be the topology of ``n`` ranks.
+def check(graph: Any, n: int, *, nodes: str = "ranks") -> None:
+    """Refuse what cannot be the topology of ``n`` ranks (or other ``nodes``).
 
     Raises:
         ArgumentError: not a DiGraph, wrong number or names of nodes, or a weight that is not a
@@ -203,13 +206,13 @@ def check(graph: Any, n: int) -> None:
         )
     if graph.number_of_nodes() != n:
         raise ArgumentError(
-            f"the topology has {graph.number_of_nodes()} nodes, but there are {n} ranks; "
+            f"the topology has {graph.number_of_nodes()} nodes, but there are {n} {nodes}; "
             f"make it for {n}"
         )
     strange = [node for node in graph if node not in range(n)]
     if strange:
         raise ArgumentError(
-            f"the topology has a node {strange[0]!r}; nodes must be the ranks 0..{n - 1} "
+            f"the topology has a node {strange[0]!r}; nodes must be the {nodes} 0..{n - 1} "
             "(networkx.convert_node_labels_to_integers numbers them)"
         )
     for u, v, weight in graph.edges(data="weight", default=1.0):
@@ -217,6 +220,39 @@ def check(graph: Any, n: int) -> None:
             raise ArgumentError(
                 f"the weight of edge {u} -> {v} is {weight!r}; weights must be finite numbers"
             )
+
+
+def equivalent(a: Topology | None, b: Topology | None) -> bool:
+    """Whether two graphs have the same nodes, links and weights; False where one is None.
+
+    Nodes are compared by name, not up to renumbering. An edge without weight counts as 1.
+    """
+    if a is None or b is None or set(a) != set(b):
+        return False
+    first, second = (
+        {(u, v): weight for u, v, weight in graph.edges(data="weight", default=1.0)}
+        for graph in (a, b)
+    )
+    return first == second
+
+
+def is_regular(graph: Topology) -> bool:
+    """Whether all ranks have equally many links, in and out together; a self loop counts twice."""
+    return len({degree for _, degree in graph.degree}) <= 1
+
+
+def is_power(value: int, base: int) -> bool:
+    """Whether ``value`` is 1, ``base``, ``base``^2, ...; exact for integers of any size.
+
+    Raises:
+        ArgumentError: ``base`` is less than 2, or ``value`` less than 1.
+    """
+    _require_base("is_power", base)
+    if value < 1:
+        raise ArgumentError(f"is_power: value is {value}; powers start at 1")
+    while value % base == 0:
+        value //= base
+    return value == 1
 
 
 def metropolis_matrix(links: nx.Graph) -> Matrix:
@@ -270,8 +306,8 @@ def _require_size(name: str, n: int) -> None:
 
 
 def _require_base(name: str, base: int) -> None:
-    if base < 2:
-        raise ArgumentError(f"{name}: base is {base}; the smallest base is 2")
+    if isinstance(base, bool) or not isinstance(base, int | np.integer) or base < 2:
+        raise ArgumentError(f"{name}: base is {base!r}; the smallest base is 2, a whole number")
 
 
 def _is_finite(weight: Any) -> bool:

@@ -11,11 +11,12 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("telemetry", "errors", "numbers", "quantities"),
-    ("transport", "handle", "schedules", "topology", "weights"),
+    ("transport", "handle", "layout", "schedules", "topology", "weights"),
     ("exchange", "kernels", "problems"),
     ("context", "plans", "watching"),
     ("operation",),
     ("ops", "neighbors"),
+    ("machines",),
     ("testing", "demo_ranks", "iopub", "faults"),
     ("engine",),
     ("bench",),

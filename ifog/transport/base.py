@@ -38,8 +38,7 @@ class Transport(Protocol):
 
     rank: int
     size: int
-    local_rank: int
-    local_size: int
+    machines: tuple[int, ...]  # the machine of every rank, numbered in the order of first ranks
 
     def isend(self, data: Bytes, destination: int, tag: int) -> Request:
         """Start sending ``data``."""

@@ -78,8 +78,7 @@ class LocalTransport:
         self.hub = hub
         self.rank = rank
         self.size = hub.size
-        self.local_rank = rank
-        self.local_size = hub.size
+        self.machines = (0,) * hub.size
 
     def check(self) -> None:
         """Raise when any rank has aborted."""

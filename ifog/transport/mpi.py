@@ -33,6 +33,16 @@ _LOOK_EVERY = 64  # idle sleeps between two looks for an abort message
 _give_way = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
+def _machines(world: MPI.Intracomm) -> tuple[int, ...]:
+    node = world.Split_type(MPI.COMM_TYPE_SHARED, key=world.Get_rank())
+    first = np.array([world.Get_rank()], np.int64)
+    node.Bcast(first, 0)
+    node.Free()
+    firsts = np.empty(world.Get_size(), np.int64)
+    world.Allgather(first, firsts)
+    return tuple(np.unique(firsts, return_inverse=True)[1].tolist())
+
+
 class _Request:
     __slots__ = ("_buffer", "_request", "_transport")
 
@@ -70,10 +80,7 @@ class MPITransport:
         world.Barrier()
         self.rank: int = world.Get_rank()
         self.size: int = world.Get_size()
-        node = world.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
-        self.local_rank: int = node.Get_rank()
-        self.local_size: int = node.Get_size()
-        node.Free()
+        self.machines = _machines(world)
         self.pending: dict[int, _Request] = {}
         self._epoch = 0
         self._failed: tuple[int | None, str] | None = None
