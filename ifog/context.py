@@ -19,7 +19,7 @@ from ifog import topology as graphs
 from ifog.errors import ArgumentError, NotInitializedError, ParticipationError
 from ifog.handle import Progress
 from ifog.layout import Layout, arranged
-from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, Sink, WaitEvent, now
+from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, Sink, Tee, WaitEvent, now
 from ifog.transport.base import Transport
 from ifog.watching import Watcher
 from ifog.weights import Weights, of_rank
@@ -137,6 +137,15 @@ class Context:
         self.cell, self.unnamed = 0, self._between
         self.participants = tuple(range(self.size))
 
+    def attach(self, sink: Sink) -> None:
+        """Send the events to ``sink`` too."""
+        self.sink = sink if self.sink is None else Tee((*_sinks(self.sink), sink))
+
+    def detach(self, sink: Sink) -> None:
+        """Send no more events to ``sink``."""
+        left = [other for other in _sinks(self.sink) if other is not sink]
+        self.sink = Tee(left) if len(left) > 1 else left[0] if left else None
+
     def emit(self, event: Event) -> None:
         """Hand the event to the sink, if there is one."""
         if self.sink is not None:
@@ -198,6 +207,12 @@ class Context:
         # The ranks stopped at different points: those further on must not stay ahead in counting.
         self.unnamed.clear()
         self.healed += 1
+
+
+def _sinks(sink: Sink | None) -> tuple[Sink, ...]:
+    if sink is None:
+        return ()
+    return sink.sinks if isinstance(sink, Tee) else (sink,)
 
 
 _of_task: ContextVar[Context | None] = ContextVar("ifog_context", default=None)

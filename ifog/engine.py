@@ -44,7 +44,7 @@ class Engine:
         self._error: dict[str, Any] | None = None
         self._interruptible: Any = signal.SIG_DFL
         self.sink = IOPubSink(self.context.rank, self._publish, self.context.waiting)
-        self.context.sink = self.sink
+        self.context.attach(self.sink)
         shell.events.register("pre_run_cell", self._begin)
         shell.events.register("post_run_cell", self._end)
         shell.set_custom_exc((BaseException,), self._raised)

@@ -48,13 +48,14 @@ class Parcel(NamedTuple):
 
     ``like`` gives dtype and shape; ``data`` is the payload's bytes or None when only the header is
     sent; ``weight`` is the sender's factor, applied by the receiver in float64; ``root`` is
-    whatever else both ends must agree on.
+    whatever else both ends must agree on. ``arrived_at`` is when it was there, if it has come.
     """
 
     like: torch.Tensor
     data: Bytes | None = None
     weight: float = 1.0
     root: int = 0
+    arrived_at: float = 0.0
 
     def describe(self) -> str:
         """The shape and dtype in words."""
@@ -122,7 +123,7 @@ class _Incoming:
         shape = struct.unpack_from(f"<{ndim}q", head, _HEAD.size)
         like = torch.empty(shape, dtype=DTYPES[code], device="cpu")
         data = None if nbytes < 0 else wire(like)
-        self.parcel = Parcel(like, data, weight, root)
+        self.parcel = Parcel(like, data, weight, root, self.arrived_at)
         if data is None or nbytes == 0:
             return True
         if nbytes <= _INLINE:

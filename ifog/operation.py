@@ -92,10 +92,19 @@ def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Op
                     outcome.dst,
                     outcome.src,
                     outcome.weights,
+                    _arrived(outcome),
                 ),
             )
         )
     return outcome.result
+
+
+def _arrived(outcome: Outcome) -> tuple[float, ...]:
+    parcels = outcome.arrivals.parcels
+    try:
+        return tuple([parcels[source].arrived_at for source in outcome.src])
+    except KeyError:  # a source whose own message was not among the last round's
+        return ()
 
 
 def host(x: Any, op: str) -> torch.Tensor:
