@@ -60,7 +60,12 @@ _HOME = {
         "wait",
         "watch",
     ),
-    "schedules": ("one_peer",),
+    "schedules": (
+        "exponential_machines",
+        "inner_outer_exponential",
+        "inner_outer_ring",
+        "one_peer",
+    ),
     "topology": (
         "complete",
         "exponential",

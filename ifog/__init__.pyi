@@ -40,6 +40,9 @@ from ifog.ops import poll as poll
 from ifog.ops import synchronize as synchronize
 from ifog.ops import wait as wait
 from ifog.ops import watch as watch
+from ifog.schedules import exponential_machines as exponential_machines
+from ifog.schedules import inner_outer_exponential as inner_outer_exponential
+from ifog.schedules import inner_outer_ring as inner_outer_ring
 from ifog.schedules import one_peer as one_peer
 from ifog.topology import complete as complete
 from ifog.topology import exponential as exponential

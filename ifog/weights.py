@@ -23,6 +23,8 @@ __all__ = [
     "matrix",
     "metropolis",
     "of_rank",
+    "recv_weights",
+    "send_weights",
     "spectral_rate",
     "uniform",
 ]
@@ -104,6 +106,34 @@ def of_rank(graph: Topology, rank: int, *, weighted: bool) -> Weights:
     src = {u: float(graph.edges[u, rank].get("weight", 1.0)) for u in sources}
     own = graph.get_edge_data(rank, rank, {"weight": 0.0}).get("weight", 1.0)
     return Weights(float(own), src, dst)
+
+
+def recv_weights(graph: Topology, rank: int) -> tuple[float, dict[int, float]]:
+    """What ``rank`` makes of what it hears: its own weight, and that of every in-neighbour.
+
+    Returns:
+        ``(W[r, r], {u: W[r, u]})`` in the graph's own order of predecessors, the rank left out;
+        0.0 without a self loop. What ``self_weight`` and ``src_weights`` of the neighbour
+        operations take.
+
+    Raises:
+        ArgumentError: ``rank`` is not a node of the graph.
+    """
+    share = of_rank(graph, rank, weighted=True)
+    return share.self_weight, {u: share.src[u] for u in graph.predecessors(rank) if u != rank}
+
+
+def send_weights(graph: Topology, rank: int) -> tuple[float, dict[int, float]]:
+    """What becomes of what ``rank`` says: its own weight, and the weight at every out-neighbour.
+
+    Returns:
+        ``(W[r, r], {v: W[v, r]})`` in the graph's own order of successors, the rank left out; 0.0
+        without a self loop.
+
+    Raises:
+        ArgumentError: ``rank`` is not a node of the graph.
+    """
+    return recv_weights(graph.reverse(copy=False), rank)
 
 
 def spectral_rate(W: Matrix) -> float:

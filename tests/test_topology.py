@@ -118,8 +118,9 @@ def test_named_suggests_the_nearest_name_and_explains_schedules():
     assert topology.named("symmetric-exponential", 4).number_of_edges() == 12
     with pytest.raises(ArgumentError, match="did you mean 'exponential'"):
         topology.named("exponentail", 4)
-    with pytest.raises(ArgumentError, match="is a schedule"):
-        topology.named("one_peer", 4)
+    for label in ("one_peer", "inner-outer ring"):
+        with pytest.raises(ArgumentError, match="is a schedule"):
+            topology.named(label, 4)
 
 
 @pytest.mark.parametrize("generate", GENERATORS)
@@ -182,3 +183,52 @@ def test_check_refuses_what_cannot_be_a_topology(graph, message):
 
 def test_check_accepts_links_without_weights():
     topology.check(nx.DiGraph([(0, 1), (1, 2), (2, 0)]), 3)
+
+
+def test_graphs_are_equivalent_when_links_and_weights_agree():
+    assert topology.equivalent(topology.exponential(4), topology.exponential(4, base=2))
+    assert topology.equivalent(topology.ring(4), topology.symmetric_exponential(4))
+    assert not topology.equivalent(topology.ring(4), topology.ring(5))
+    assert not topology.equivalent(topology.ring(4, style="left"), topology.ring(4, style="right"))
+    assert not topology.equivalent(topology.ring(4), None)
+    assert not topology.equivalent(None, topology.ring(4))
+    assert not topology.equivalent(topology.star(4), topology.star(4, center=2))
+    assert topology.equivalent(nx.DiGraph([(0, 1), (1, 0)]), nx.DiGraph([(1, 0), (0, 1)]))
+    assert topology.equivalent(nx.DiGraph([(0, 1)]), topology.from_matrix([[0.0, 0.0], [1.0, 0.0]]))
+
+
+def test_equal_links_with_other_weights_are_not_equivalent():
+    heavier = topology.ring(4)
+    heavier.edges[0, 1]["weight"] += 1e-15
+    assert not topology.equivalent(topology.ring(4), heavier)
+
+
+@pytest.mark.parametrize(
+    ("graph", "regular"),
+    [
+        (topology.exponential(6), True),
+        (topology.ring(5, style="left"), True),
+        (topology.complete(4), True),
+        (topology.ring(1), True),
+        (topology.star(4), False),
+        (topology.grid2d(6), False),
+        (topology.grid2d(4), True),
+        (nx.DiGraph([(0, 1), (1, 2), (2, 0)]), True),
+        (nx.DiGraph([(0, 1), (1, 2), (2, 0), (0, 0)]), False),
+    ],
+)
+def test_regular_graphs_have_equal_degrees(graph, regular):
+    assert topology.is_regular(graph) is regular
+
+
+def test_powers_are_told_exactly():
+    for base in (2, 3, 4, 10):
+        powers = {base**exponent for exponent in range(40)}
+        around = {power + step for power in powers for step in (-1, 0, 1)} - {0}
+        assert {value for value in around if topology.is_power(value, base)} == powers
+
+
+@pytest.mark.parametrize(("value", "base"), [(0, 2), (-4, 2), (4, 1), (4, 0), (4, 2.0)])
+def test_powers_of_nothing_are_refused(value, base):
+    with pytest.raises(ArgumentError, match="is_power"):
+        topology.is_power(value, base)

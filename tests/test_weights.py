@@ -51,6 +51,23 @@ def test_grid_rate_is_that_of_the_tables(n, rho):
     assert 1 - gap(topology.grid2d(n)) == pytest.approx(rho, abs=5e-5)
 
 
+RATES = {  # n: ring, grid, exponential, star
+    4: (0.3333, 0.3333, 0.3333, 0.75),
+    8: (0.8047, 0.8536, 0.5, 0.875),
+    12: (0.9107, 0.8636, 0.6, 0.9167),
+    16: (0.9493, 0.8686, 0.6, 0.9375),
+    32: (0.9872, 0.9658, 0.6667, 0.9688),
+    64: (0.9968, 0.9677, 0.7143, 0.9844),
+}
+
+
+@pytest.mark.parametrize("n", RATES)
+def test_rates_are_those_of_the_table_of_the_reference(n):
+    graphs = (topology.ring, topology.grid2d, topology.exponential, topology.star)
+    rates = [weights.spectral_rate(weights.matrix(generate(n))) for generate in graphs]
+    assert rates == pytest.approx(RATES[n], abs=6e-5)
+
+
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
 def test_complete_graph_averages_in_one_round(n):
     W = weights.matrix(topology.complete(n))
@@ -113,6 +130,26 @@ def test_a_share_lists_neighbours_ascending_and_not_the_rank_itself():
 def test_a_rank_outside_the_graph_has_no_share():
     with pytest.raises(ArgumentError, match="rank 4 is not in the topology"):
         weights.of_rank(topology.ring(4), 4, weighted=True)
+
+
+def test_receive_and_send_weights_are_the_rows_and_columns_of_the_matrix():
+    # W[v, u], so that 0 hears 1 with 0.25 and tells 2 what counts 0.125 there.
+    W = np.array([[0.75, 0.25, 0.0], [0.0, 0.5, 0.5], [0.125, 0.0, 0.0]])
+    graph = topology.from_matrix(W)
+    assert weights.recv_weights(graph, 0) == (0.75, {1: 0.25})
+    assert weights.send_weights(graph, 0) == (0.75, {2: 0.125})
+    assert weights.recv_weights(graph, 2) == (0.0, {0: 0.125})
+    assert weights.send_weights(graph, 2) == (0.0, {1: 0.5})
+
+
+def test_receive_and_send_weights_keep_the_order_of_the_graph():
+    graph = nx.DiGraph([(3, 0), (1, 0), (0, 2), (0, 1), (0, 0)])
+    assert list(weights.recv_weights(graph, 0)[1].items()) == [(3, 1.0), (1, 1.0)]
+    assert list(weights.send_weights(graph, 0)[1].items()) == [(2, 1.0), (1, 1.0)]
+    assert {type(w) for w in weights.recv_weights(topology.grid2d(6), 1)[1].values()} == {float}
+    for ask in (weights.recv_weights, weights.send_weights):
+        with pytest.raises(ArgumentError, match="rank 4"):
+            ask(topology.ring(4), 4)
 
 
 def test_uniform_weights_average_over_senders_and_self():
