@@ -15,6 +15,12 @@ from ifog.context import shutdown as shutdown
 from ifog.context import size as size
 from ifog.errors import IfogError as IfogError
 from ifog.handle import Handle as Handle
+from ifog.inference import (
+    infer_destination_from_source_ranks as infer_destination_from_source_ranks,
+)
+from ifog.inference import (
+    infer_source_from_destination_ranks as infer_source_from_destination_ranks,
+)
 from ifog.machines import in_neighbor_machine_ranks as in_neighbor_machine_ranks
 from ifog.machines import is_homogeneous as is_homogeneous
 from ifog.machines import is_machine_topo_weighted as is_machine_topo_weighted
@@ -32,10 +38,14 @@ from ifog.neighbors import neighbor_allreduce_nonblocking as neighbor_allreduce_
 from ifog.ops import allgather as allgather
 from ifog.ops import allgather_nonblocking as allgather_nonblocking
 from ifog.ops import allreduce as allreduce
+from ifog.ops import allreduce_ as allreduce_
 from ifog.ops import allreduce_nonblocking as allreduce_nonblocking
+from ifog.ops import allreduce_nonblocking_ as allreduce_nonblocking_
 from ifog.ops import barrier as barrier
 from ifog.ops import broadcast as broadcast
+from ifog.ops import broadcast_ as broadcast_
 from ifog.ops import broadcast_nonblocking as broadcast_nonblocking
+from ifog.ops import broadcast_nonblocking_ as broadcast_nonblocking_
 from ifog.ops import poll as poll
 from ifog.ops import synchronize as synchronize
 from ifog.ops import wait as wait

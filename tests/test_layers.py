@@ -16,6 +16,7 @@ LAYERS = (
     ("context", "plans", "watching"),
     ("operation",),
     ("ops", "neighbors"),
+    ("inference", "parameters"),
     ("machines",),
     ("testing", "demo_ranks", "iopub", "faults"),
     ("engine",),
