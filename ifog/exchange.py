@@ -177,9 +177,23 @@ def exchange(
 
 
 def same(
-    what: str, rank: int, mine: Parcel, parcels: Mapping[int, Parcel], *, rows: bool = False
+    what: str,
+    rank: int,
+    mine: Parcel,
+    parcels: Mapping[int, Parcel],
+    *,
+    rows: bool = False,
+    choices: Sequence[str] = (),
 ) -> None:
-    """Check that all parcels have my dtype and shape (with ``rows``: up to the first dimension).
+    """Check that all parcels have my dtype, shape and root.
+
+    Args:
+        what: the operation, for the message.
+        rank: this rank.
+        mine: what it sent.
+        parcels: what came, by source.
+        rows: the first dimension may differ.
+        choices: what each value of ``root`` means, where it is not a rank.
 
     Raises:
         MismatchError: naming both ranks and what each of them sent.
@@ -194,8 +208,9 @@ def same(
                 f"{'trailing dimensions' if rows else 'shape'} and dtype on both"
             )
         if other.root != mine.root:
+            asked = [choices[p.root] if p.root < len(choices) else p.root for p in (mine, other)]
             raise MismatchError(
-                f"{what}: rank {rank} asked for {mine.root}, rank {source} for {other.root}; "
+                f"{what}: rank {rank} asked for {asked[0]}, rank {source} for {asked[1]}; "
                 "pass the same value on every rank"
             )
 

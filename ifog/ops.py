@@ -5,6 +5,7 @@ The blocking form of an operation waits for its ``_nonblocking`` twin.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -21,10 +22,14 @@ __all__ = [
     "allgather",
     "allgather_nonblocking",
     "allreduce",
+    "allreduce_",
     "allreduce_nonblocking",
+    "allreduce_nonblocking_",
     "barrier",
     "broadcast",
+    "broadcast_",
     "broadcast_nonblocking",
+    "broadcast_nonblocking_",
     "poll",
     "synchronize",
     "wait",
@@ -37,7 +42,10 @@ _NOTHING = torch.empty(0, dtype=torch.uint8, device="cpu")
 
 
 def allreduce(
-    tensor: torch.Tensor, average: bool = True, *, name: str | None = None
+    tensor: torch.Tensor,
+    average: bool = True,
+    is_hierarchical_local: bool = False,
+    name: str | None = None,
 ) -> torch.Tensor:
     """The mean (or, with ``average=False``, the sum) of a tensor over all ranks.
 
@@ -46,85 +54,142 @@ def allreduce(
 
     Args:
         tensor: [...] numbers; floating point when averaged; not changed.
-        average: divide by the number of ranks.
+        average: divide by the number n of ranks.
+        is_hierarchical_local: over the ranks of this machine only; n is then ``local_size()``.
+            Ranks of every machine must call it all the same, unless they give it a name.
         name: matches the call across ranks.
 
     Raises:
         ArgumentError: an integer tensor cannot be averaged.
-        MismatchError: the ranks' shapes, dtypes or ``average`` differ; on every rank.
+        MismatchError: the ranks' shapes, dtypes or flags differ; on every rank that took part.
     """
-    return allreduce_nonblocking(tensor, average, name=name).wait()
+    return allreduce_nonblocking(tensor, average, is_hierarchical_local, name).wait()
 
 
 def allreduce_nonblocking(
-    tensor: torch.Tensor, average: bool = True, *, name: str | None = None
+    tensor: torch.Tensor,
+    average: bool = True,
+    is_hierarchical_local: bool = False,
+    name: str | None = None,
 ) -> Handle[torch.Tensor]:
     """Start ``allreduce``; the tensor must not change until the handle is done."""
+    return _start_allreduce(tensor, average, is_hierarchical_local, name, in_place=False)
+
+
+def allreduce_(
+    tensor: torch.Tensor,
+    average: bool = True,
+    is_hierarchical_local: bool = False,
+    name: str | None = None,
+) -> torch.Tensor:
+    """``allreduce`` whose result is written into the tensor, which is also what it returns."""
+    return allreduce_nonblocking_(tensor, average, is_hierarchical_local, name).wait()
+
+
+def allreduce_nonblocking_(
+    tensor: torch.Tensor,
+    average: bool = True,
+    is_hierarchical_local: bool = False,
+    name: str | None = None,
+) -> Handle[torch.Tensor]:
+    """Start ``allreduce_``; the tensor must neither change nor be read until the handle is done."""
+    return _start_allreduce(tensor, average, is_hierarchical_local, name, in_place=True)
+
+
+def _start_allreduce(
+    tensor: torch.Tensor, average: bool, local: bool, name: str | None, *, in_place: bool
+) -> Handle[torch.Tensor]:
     op = "allreduce"
     context = current()
-    x = host(tensor, op)
+    x = _target(tensor, op) if in_place else host(tensor, op)
     if x.dtype is torch.bool or (average and not x.is_floating_point()):
         raise ArgumentError(
             f"{op} cannot {'average' if average else 'sum'} {x.dtype}; convert it, for example "
             "with .float(), or pass average=False for integers"
         )
+    group = context.layout.mates(context.rank) if local else range(context.size)
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
         small = x.numel() * x.element_size() <= _ONE_ROUND
         reduce = _reduce_whole if small else _reduce_stripes
-        total, arrivals, nbytes = yield from reduce(context, tag, x, average)
-        others = tuple(others_of(context))
-        return Outcome(total.to(tensor.device), arrivals, nbytes, others, others)
+        choice = 2 * bool(local) + bool(average)
+        total, arrivals, nbytes = yield from reduce(context, tag, x, group, choice)
+        others = tuple(_others(context, group))
+        result = _delivered(total, tensor, in_place=in_place)
+        return Outcome(result, arrivals, nbytes, others, others)
 
-    return launch(op, name, range(context.size), body)
+    return launch(op, name, group, body)
 
 
 _Reduced = tuple[torch.Tensor, Arrivals, int]
+_CHOICES = ("the sum", "the mean", "its machine's sum", "its machine's mean")
+
+
+def _others(context: Context, group: Sequence[int]) -> list[int]:
+    return [rank for rank in group if rank != context.rank]
 
 
 def _reduce_whole(
-    context: Context, tag: int, x: torch.Tensor, average: bool
+    context: Context, tag: int, x: torch.Tensor, group: Sequence[int], choice: int
 ) -> Operation[_Reduced]:
-    parcel = Parcel(x, wire(x), root=int(average))
-    arrivals = yield from to_all(context, tag, parcel)
-    same("allreduce (average)", context.rank, parcel, arrivals.parcels)
-    total = _sum_in_order(context, x, arrivals, average)
-    return total, arrivals, wire(x).size * (context.size - 1)
+    parcel = Parcel(x, wire(x), root=choice)
+    others = _others(context, group)
+    arrivals = yield from exchange(context.transport, tag, dict.fromkeys(others, parcel), others)
+    same("allreduce", context.rank, parcel, arrivals.parcels, choices=_CHOICES)
+    total = _sum_in_order(context, x, arrivals, group, choice)
+    return total, arrivals, wire(x).size * len(others)
 
 
 def _reduce_stripes(
-    context: Context, tag: int, x: torch.Tensor, average: bool
+    context: Context, tag: int, x: torch.Tensor, group: Sequence[int], choice: int
 ) -> Operation[_Reduced]:
-    claim = Parcel(x, root=int(average))
-    arrivals = yield from to_all(context, tag, claim)
-    same("allreduce (average)", context.rank, claim, arrivals.parcels)
-    others = others_of(context)
-    stripes = x.reshape(-1).tensor_split(context.size)
+    transport, others = context.transport, _others(context, group)
+    claim = Parcel(x, root=choice)
+    arrivals = yield from exchange(transport, tag, dict.fromkeys(others, claim), others)
+    same("allreduce", context.rank, claim, arrivals.parcels, choices=_CHOICES)
+    stripes = dict(zip(group, x.reshape(-1).tensor_split(len(group)), strict=True))
     outgoing = {rank: Parcel(stripes[rank], wire(stripes[rank])) for rank in others}
-    scattered = yield from exchange(context.transport, tag, outgoing, others)
-    own = _sum_in_order(context, stripes[context.rank], scattered, average)
-    gathered = yield from to_all(context, tag, Parcel(own, wire(own)))
-    parts = [own if r == context.rank else gathered.parcels[r].like for r in range(context.size)]
+    scattered = yield from exchange(transport, tag, outgoing, others)
+    own = _sum_in_order(context, stripes[context.rank], scattered, group, choice)
+    parcel = Parcel(own, wire(own))
+    gathered = yield from exchange(transport, tag, dict.fromkeys(others, parcel), others)
+    parts = [own if r == context.rank else gathered.parcels[r].like for r in group]
     nbytes = sum(parcel.data.size for parcel in outgoing.values() if parcel.data is not None)
     nbytes += wire(own).size * len(others)
     return torch.cat(parts).reshape(x.shape), gathered, nbytes
 
 
 def _sum_in_order(
-    context: Context, x: torch.Tensor, arrivals: Arrivals, average: bool
+    context: Context, x: torch.Tensor, arrivals: Arrivals, group: Sequence[int], choice: int
 ) -> torch.Tensor:
-    terms = [
-        x if rank == context.rank else arrivals.parcels[rank].like for rank in range(context.size)
-    ]
+    terms = [x if rank == context.rank else arrivals.parcels[rank].like for rank in group]
     total = terms[0].to(accumulation_dtype(x.dtype), copy=True)
     for term in terms[1:]:
         total += term
-    if average:
-        total /= context.size
+    if choice & 1:
+        total /= len(terms)
     return total.to(x.dtype)
 
 
-def broadcast(tensor: torch.Tensor, root_rank: int = 0, *, name: str | None = None) -> torch.Tensor:
+def _target(tensor: torch.Tensor, op: str) -> torch.Tensor:
+    """What ``host`` gives, of a tensor into which the result can be written."""
+    x = host(tensor, op)
+    if any(step == 0 and length > 1 for step, length in zip(tensor.stride(), x.shape, strict=True)):
+        raise ArgumentError(
+            f"{op}_ cannot write into an expanded tensor, whose entries share memory (strides "
+            f"{tensor.stride()}); pass tensor.clone(), or use {op}"
+        )
+    return x
+
+
+def _delivered(result: torch.Tensor, tensor: torch.Tensor, *, in_place: bool) -> torch.Tensor:
+    if not in_place:
+        return result.to(tensor.device)
+    tensor.detach().copy_(result)
+    return tensor
+
+
+def broadcast(tensor: torch.Tensor, root_rank: int = 0, name: str | None = None) -> torch.Tensor:
     """The tensor of ``root_rank``, on every rank, as a new tensor.
 
     Args:
@@ -136,16 +201,34 @@ def broadcast(tensor: torch.Tensor, root_rank: int = 0, *, name: str | None = No
         ArgumentError: ``root_rank`` is no rank.
         MismatchError: the ranks' shapes, dtypes or roots differ; on every rank.
     """
-    return broadcast_nonblocking(tensor, root_rank, name=name).wait()
+    return broadcast_nonblocking(tensor, root_rank, name).wait()
 
 
 def broadcast_nonblocking(
-    tensor: torch.Tensor, root_rank: int = 0, *, name: str | None = None
+    tensor: torch.Tensor, root_rank: int = 0, name: str | None = None
 ) -> Handle[torch.Tensor]:
     """Start ``broadcast``; the tensor must not change until the handle is done."""
+    return _start_broadcast(tensor, root_rank, name, in_place=False)
+
+
+def broadcast_(tensor: torch.Tensor, root_rank: int = 0, name: str | None = None) -> torch.Tensor:
+    """``broadcast`` whose result is written into the tensor, which is also what it returns."""
+    return broadcast_nonblocking_(tensor, root_rank, name).wait()
+
+
+def broadcast_nonblocking_(
+    tensor: torch.Tensor, root_rank: int = 0, name: str | None = None
+) -> Handle[torch.Tensor]:
+    """Start ``broadcast_``; the tensor must neither change nor be read until the handle is done."""
+    return _start_broadcast(tensor, root_rank, name, in_place=True)
+
+
+def _start_broadcast(
+    tensor: torch.Tensor, root_rank: int, name: str | None, *, in_place: bool
+) -> Handle[torch.Tensor]:
     op = "broadcast"
     context = current()
-    x = host(tensor, op)
+    x = _target(tensor, op) if in_place else host(tensor, op)
     context.require((root_rank,), op)
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
@@ -153,16 +236,19 @@ def broadcast_nonblocking(
         parcel = Parcel(x, wire(x) if is_root else None, root=root_rank)
         arrivals = yield from to_all(context, tag, parcel)
         same("broadcast (root)", context.rank, parcel, arrivals.parcels)
-        result = x.clone() if is_root else arrivals.parcels[root_rank].like
+        result = tensor
+        if not is_root:
+            result = _delivered(arrivals.parcels[root_rank].like, tensor, in_place=in_place)
+        elif not in_place:
+            result = x.clone().to(tensor.device)
         others = tuple(others_of(context)) if is_root else ()
         nbytes = wire(x).size * len(others)
-        sources = () if is_root else (root_rank,)
-        return Outcome(result.to(tensor.device), arrivals, nbytes, others, sources)
+        return Outcome(result, arrivals, nbytes, others, () if is_root else (root_rank,))
 
     return launch(op, name, range(context.size), body)
 
 
-def allgather(tensor: torch.Tensor, *, name: str | None = None) -> torch.Tensor:
+def allgather(tensor: torch.Tensor, name: str | None = None) -> torch.Tensor:
     """All ranks' tensors, concatenated along the first dimension in rank order.
 
     Args:
@@ -176,10 +262,10 @@ def allgather(tensor: torch.Tensor, *, name: str | None = None) -> torch.Tensor:
         ArgumentError: the tensor has no first dimension.
         MismatchError: trailing dimensions or dtypes differ; on every rank.
     """
-    return allgather_nonblocking(tensor, name=name).wait()
+    return allgather_nonblocking(tensor, name).wait()
 
 
-def allgather_nonblocking(tensor: torch.Tensor, *, name: str | None = None) -> Handle[torch.Tensor]:
+def allgather_nonblocking(tensor: torch.Tensor, name: str | None = None) -> Handle[torch.Tensor]:
     """Start ``allgather``; the tensor must not change until the handle is done."""
     op = "allgather"
     context = current()
