@@ -68,6 +68,12 @@ _HOME = {
         "wait",
         "watch",
     ),
+    "recorder": (
+        "timeline",
+        "timeline_context",
+        "timeline_end_activity",
+        "timeline_start_activity",
+    ),
     "schedules": (
         "exponential_machines",
         "inner_outer_exponential",

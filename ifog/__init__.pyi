@@ -53,6 +53,10 @@ from ifog.ops import watch as watch
 from ifog.schedules import exponential_machines as exponential_machines
 from ifog.schedules import inner_outer_exponential as inner_outer_exponential
 from ifog.schedules import inner_outer_ring as inner_outer_ring
+from ifog.recorder import timeline as timeline
+from ifog.recorder import timeline_context as timeline_context
+from ifog.recorder import timeline_end_activity as timeline_end_activity
+from ifog.recorder import timeline_start_activity as timeline_start_activity
 from ifog.schedules import one_peer as one_peer
 from ifog.topology import complete as complete
 from ifog.topology import exponential as exponential

@@ -25,6 +25,7 @@ from ifog.watching import Watcher
 from ifog.weights import Weights, of_rank
 
 if TYPE_CHECKING:
+    from ifog.recorder import Timeline
     from ifog.windows import Window
 
 __all__ = [
@@ -43,7 +44,7 @@ __all__ = [
     "size",
 ]
 
-_MIXING = ("neighbor_", "hierarchical_", "pair_")
+_MIXING = ("neighbor_", "hierarchical_", "pair_", "win_update")
 
 
 class Context:
@@ -57,6 +58,8 @@ class Context:
         self.participants: tuple[int, ...] = tuple(range(transport.size))
         self.in_flight: set[str] = set()
         self.windows: dict[str, Window] = {}
+        self.windows_carry_p = False
+        self.timeline: Timeline | None = None
         self.cell = 0  # 0: between cells
         self.healed = 0
         self._seq = 0
@@ -261,6 +264,10 @@ def init(topology_fn: Callable[[int], nx.DiGraph] | None = None, is_weighted: bo
     global _of_process
     if not is_initialized():
         _of_process = Context(_transport())
+        if os.environ.get("IFOG_TIMELINE"):
+            from ifog.recorder import timeline
+
+            timeline(os.environ["IFOG_TIMELINE"])
     context = current()
     layout = arranged(context.transport.machines, warn=False)
     if layout != context.layout:
@@ -283,6 +290,9 @@ def _transport() -> Transport:
 def shutdown() -> None:
     """Forget this rank's context; operations then ask for ``init`` again."""
     global _of_process
+    context = _of_task.get() or _of_process
+    if context is not None and context.timeline is not None:
+        context.timeline.stop()
     if _of_task.get() is not None:
         _of_task.set(None)
     elif _of_process is not None:

@@ -11,22 +11,23 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("telemetry", "errors", "numbers", "quantities"),
-    ("transport", "handle", "layout", "schedules", "topology", "weights"),
+    ("transport", "handle", "layout", "schedules", "topology", "tracks", "weights"),
     ("exchange", "kernels", "problems"),
     ("context", "plans", "watching"),
-    ("operation",),
+    ("edges", "operation"),
     ("ops", "neighbors"),
     ("inference", "parameters"),
-    ("machines",),
+    ("gossip", "hierarchical", "machines"),
     ("testing", "demo_ranks", "iopub", "faults"),
     ("engine",),
     ("bench",),
+    ("bluefog",),
 )
 CLIENT = (
     ("telemetry", "errors", "numbers", "quantities", "topology", "weights", "schedules"),
-    ("watchdog", "spectrum", "status"),
+    ("watchdog", "clocks", "spectrum", "status"),
     ("footprint", "mpiexec"),
-    ("consensus", "faults", "folds", "traffic"),
+    ("consensus", "faults", "folds", "trace", "traceformat", "traffic"),
     ("launcher",),
     ("cell", "line"),
     ("cluster",),
@@ -43,7 +44,10 @@ ONLY_IN = {
     "plotly": {"widgets"},
     "torch": {name for layer in LAYERS for name in layer} - {"telemetry", "errors"},
 }
-ONLY_AT_RUN_TIME = {("context", "ops")}  # set_topology compares the graph across ranks
+ONLY_AT_RUN_TIME = {
+    ("context", "ops"),  # set_topology compares the graph across ranks
+    ("context", "recorder"),  # init begins the timeline that the environment asks for
+}
 
 
 def sources():
