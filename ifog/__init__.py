@@ -28,7 +28,12 @@ _HOME = {
         "size",
     ),
     "errors": ("IfogError",),
+    "gossip": ("pair_gossip", "pair_gossip_nonblocking"),
     "handle": ("Handle",),
+    "hierarchical": (
+        "hierarchical_neighbor_allreduce",
+        "hierarchical_neighbor_allreduce_nonblocking",
+    ),
     "inference": (
         "infer_destination_from_source_ranks",
         "infer_source_from_destination_ranks",

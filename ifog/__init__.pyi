@@ -14,7 +14,13 @@ from ifog.context import set_topology as set_topology
 from ifog.context import shutdown as shutdown
 from ifog.context import size as size
 from ifog.errors import IfogError as IfogError
+from ifog.gossip import pair_gossip as pair_gossip
+from ifog.gossip import pair_gossip_nonblocking as pair_gossip_nonblocking
 from ifog.handle import Handle as Handle
+from ifog.hierarchical import hierarchical_neighbor_allreduce as hierarchical_neighbor_allreduce
+from ifog.hierarchical import (
+    hierarchical_neighbor_allreduce_nonblocking as hierarchical_neighbor_allreduce_nonblocking,
+)
 from ifog.inference import (
     infer_destination_from_source_ranks as infer_destination_from_source_ranks,
 )

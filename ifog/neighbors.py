@@ -11,18 +11,23 @@ import networkx as nx
 import torch
 
 from ifog.context import Context, current
-from ifog.errors import ArgumentError, TopologyMismatchError
+from ifog.edges import compare, require_same_form
+from ifog.errors import ArgumentError
 from ifog.exchange import Parcel, exchange, same, wire
 from ifog.handle import Handle, Operation
 from ifog.kernels import mean, weighted_sum
-from ifog.operation import Outcome, host, launch, rows
+from ifog.operation import Body, Outcome, host, launch, rows
 from ifog.plans import Plan, gather_plan, mixing_plan
 
 __all__ = [
+    "combine",
+    "floating",
+    "mix",
     "neighbor_allgather",
     "neighbor_allgather_nonblocking",
     "neighbor_allreduce",
     "neighbor_allreduce_nonblocking",
+    "watched",
 ]
 
 
@@ -101,11 +106,7 @@ def neighbor_allreduce_nonblocking(
     """Start ``neighbor_allreduce``; the tensor must not change until the handle is done."""
     op = "neighbor_allreduce"
     context = current()
-    x = host(tensor, op)
-    if not x.is_floating_point():
-        raise ArgumentError(
-            f"{op} averages floating-point tensors, got {x.dtype}; convert it with .float()"
-        )
+    x = floating(tensor, op)
     plan = mixing_plan(
         context,
         self_weight=self_weight,
@@ -115,74 +116,68 @@ def neighbor_allreduce_nonblocking(
         op=op,
     )
     checked = plan.dynamic and enable_topo_check
-    peers = context.participants if checked else (*plan.src, *plan.dst)
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
+        if checked:
+            everyone = dict(zip(context.participants, context.participants, strict=True))
+            yield from compare(context, tag, op, src=plan.src, dst=plan.dst, places=everyone)
+        return (yield from mix(context, tag, op, x, plan))
+
+    return launch(op, name, (*plan.src, *plan.dst), watched(op, name, tensor, x, body))
+
+
+def floating(tensor: torch.Tensor, op: str) -> torch.Tensor:
+    """What ``host`` gives of a tensor that can be averaged.
+
+    Raises:
+        ArgumentError: not a floating-point tensor.
+    """
+    x = host(tensor, op)
+    if not x.is_floating_point():
+        raise ArgumentError(
+            f"{op} averages floating-point tensors, got {x.dtype}; convert it with .float()"
+        )
+    return x
+
+
+def watched(op: str, name: str | None, tensor: torch.Tensor, x: torch.Tensor, body: Body) -> Body:
+    """``body`` with its named tensor shown to the watchers, and its result where ``tensor`` is."""
+
+    def watching(context: Context, tag: int) -> Operation[Outcome]:
         step = context.steps[op, name or ""]
         if name is not None and step == 1:
             context.watcher.look(x, name, 0)
-        if checked:
-            yield from _compare_plans(context, tag, op, plan.src, plan.dst)
-        outcome = yield from _mix(context, tag, op, x, plan)
+        outcome = yield from body(context, tag)
         if name is not None:
             context.watcher.look(outcome.result, name, step)
         return outcome._replace(result=outcome.result.to(tensor.device))
 
-    return launch(op, name, peers, body)
+    return watching
 
 
-def _mix(context: Context, tag: int, op: str, x: torch.Tensor, plan: Plan) -> Operation[Outcome]:
+def mix(context: Context, tag: int, op: str, x: torch.Tensor, plan: Plan) -> Operation[Outcome]:
+    """One round of the weighted average: send, receive, combine."""
     payload = wire(x)
     outgoing = {dst: Parcel(x, payload, factor) for dst, factor in plan.dst.items()}
     arrivals = yield from exchange(context.transport, tag, outgoing, tuple(plan.src))
-    parcels = arrivals.parcels
-    same(op, context.rank, Parcel(x), parcels)
-    received = [parcels[j].like for j in plan.src]
-    if plan.uniform and all(parcels[j].weight == 1.0 for j in plan.src):
-        share = 1.0 / (len(received) + 1)
-        weights = (share,) * (len(received) + 1)
-        result = mean(x, received)
-    else:
-        effective = [a * parcels[j].weight for j, a in plan.src.items()]
-        weights = (plan.self_weight, *effective)
-        result = weighted_sum(x, plan.self_weight, received, effective)
+    require_same_form(op, context.rank, arrivals.parcels)
+    same(op, context.rank, Parcel(x), arrivals.parcels)
+    result, weights = combine(x, plan, arrivals.parcels)
     dst = tuple(plan.dst)
     return Outcome(result, arrivals, payload.size * len(dst), dst, tuple(plan.src), weights)
 
 
-def _compare_plans(
-    context: Context, tag: int, op: str, src: Iterable[int], dst: Iterable[int]
-) -> Operation[None]:
-    """Tell all ranks of the cell which edges this rank uses, and check that both ends agree.
-
-    Raises:
-        TopologyMismatchError: on all ranks, naming the first edge on which the ends differ.
-    """
-    mine = torch.zeros(2, context.size, dtype=torch.uint8, device="cpu")
-    mine[0, list(dst)] = 1
-    mine[1, list(src)] = 1
-    others = [rank for rank in context.participants if rank != context.rank]
-    parcel = Parcel(mine, wire(mine))
-    arrivals = yield from exchange(context.transport, tag, dict.fromkeys(others, parcel), others)
-    plans = {rank: arrivals.parcels[rank].like.tolist() for rank in others}
-    plans[context.rank] = mine.tolist()
-    wrong = [
-        (u, v, bool(plans[u][0][v]))
-        for u in sorted(plans)
-        for v in sorted(plans)
-        if plans[u][0][v] != plans[v][1][u]
-    ]
-    if wrong:
-        u, v, sends = wrong[0]
-        told = (
-            f"rank {u} sends to rank {v}, but rank {v} does not receive from rank {u}"
-            if sends
-            else f"rank {v} receives from rank {u}, but rank {u} does not send to rank {v}"
-        )
-        more = f" (and {len(wrong) - 1} more edges)" if len(wrong) > 1 else ""
-        raise TopologyMismatchError(
-            f"{op}: {told}{more}; the ranks' sources and destinations must be each other's mirror"
-        )
+def combine(
+    x: torch.Tensor, plan: Plan, parcels: Mapping[int, Parcel]
+) -> tuple[torch.Tensor, tuple[float, ...]]:
+    """The weighted average of ``x`` and what came, and the weights: the own one, then by source."""
+    received = [parcels[j].like for j in plan.src]
+    if plan.uniform and all(parcels[j].weight == 1.0 for j in plan.src):
+        share = 1.0 / (len(received) + 1)
+        return mean(x, received), (share,) * (len(received) + 1)
+    effective = [a * parcels[j].weight for j, a in plan.src.items()]
+    result = weighted_sum(x, plan.self_weight, received, effective)
+    return result, (plan.self_weight, *effective)
 
 
 def neighbor_allgather(
@@ -236,19 +231,20 @@ def neighbor_allgather_nonblocking(
     x = rows(host(tensor, op), op)
     plan = gather_plan(context, src_ranks=src_ranks, dst_ranks=dst_ranks, op=op)
     checked = plan.dynamic and enable_topo_check
-    peers = context.participants if checked else (*plan.src, *plan.dst)
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
         if checked:
-            yield from _compare_plans(context, tag, op, plan.src, plan.dst)
+            everyone = dict(zip(context.participants, context.participants, strict=True))
+            yield from compare(context, tag, op, src=plan.src, dst=plan.dst, places=everyone)
         parcel = Parcel(x, wire(x))
         arrivals = yield from exchange(
             context.transport, tag, dict.fromkeys(plan.dst, parcel), plan.src
         )
+        require_same_form(op, context.rank, arrivals.parcels)
         same(op, context.rank, parcel, arrivals.parcels, rows=True)
         blocks = [arrivals.parcels[j].like for j in plan.src] or [x[:0]]
         nbytes = wire(x).size * len(plan.dst)
         result = torch.cat(blocks).to(tensor.device)
         return Outcome(result, arrivals, nbytes, plan.dst, plan.src)
 
-    return launch(op, name, peers, body)
+    return launch(op, name, (*plan.src, *plan.dst), body)

@@ -35,7 +35,13 @@ Body = Callable[[Context, int], Operation[Outcome]]
 
 
 def launch(
-    op: str, name: str | None, peers: Iterable[int], body: Body, *, matched: bool = True
+    op: str,
+    name: str | None,
+    peers: Iterable[int],
+    body: Body,
+    *,
+    matched: bool = True,
+    group: str = "",
 ) -> Handle[Any]:
     """Start ``body`` as an operation under way, after checking that it may start.
 
@@ -46,15 +52,18 @@ def launch(
         body: what it does.
         matched: other ranks take part by calling the same; one-sided operations are not matched,
             so several of one name may be under way.
+        group: those who call it together, where they are not all ranks: calls are matched, and
+            those without a name counted, for each group by itself.
     """
     context = current()
     context.require(tuple(peers), op)
-    key = f"{context.healed}.{context.cell}.{op}.{name}"
+    kind = op + group
+    key = f"{context.healed}.{context.cell}.{kind}.{name}"
     if not matched:
         pass
     elif name is None:
-        key += f".unnamed.{context.unnamed[op]}"
-        context.unnamed[op] += 1
+        key += f".unnamed.{context.unnamed[kind]}"
+        context.unnamed[kind] += 1
     else:
         if key in context.in_flight:
             raise ArgumentError(

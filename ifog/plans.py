@@ -21,9 +21,9 @@ from ifog.weights import of_rank
 if TYPE_CHECKING:
     from ifog.context import Context
 
-__all__ = ["GatherPlan", "Plan", "gather_plan", "mixing_plan"]
+__all__ = ["GatherPlan", "Plan", "gather_plan", "machine_plan", "mixing_plan", "pair_plan"]
 
-_UNIFORM_TOLERANCE = 1e-12
+_ROUNDING = 2.0**-52
 
 
 class Plan(NamedTuple):
@@ -38,6 +38,14 @@ class Plan(NamedTuple):
     dst: dict[int, float]
     uniform: bool
     dynamic: bool
+
+
+class _Nodes(NamedTuple):
+    """What the keys of weights are: the ranks, or the machines."""
+
+    kind: str
+    mine: int
+    count: int
 
 
 class GatherPlan(NamedTuple):
@@ -77,10 +85,11 @@ def mixing_plan(
     if self_weight is None or src_weights is None:
         return _static(context)
     own = _number(self_weight, "self_weight", op)
-    src = _ranks(context, src_weights, "src_weights", op)
+    nodes = _ranks_of(context)
+    src = _keyed(nodes, src_weights, "src_weights", op)
     if dst_weights is None:
         return _static_weighted(context, own, src, op)
-    dst = _destinations(context, dst_weights, op)
+    dst = _destinations(nodes, dst_weights, "dst_weights", op)
     src = dict(sorted(src.items()))
     return Plan(own, src, dst, _is_uniform(own, src), True)
 
@@ -105,9 +114,93 @@ def gather_plan(
     if src_ranks is None or dst_ranks is None:
         weights = context.weights
         return GatherPlan(tuple(sorted(weights.src)), tuple(weights.dst), False)
-    src = _ranks(context, dict.fromkeys(_unique(src_ranks, "src_ranks", op), 1.0), "src_ranks", op)
-    dst = _ranks(context, dict.fromkeys(_unique(dst_ranks, "dst_ranks", op), 1.0), "dst_ranks", op)
+    nodes = _ranks_of(context)
+    src = _destinations(nodes, _unique(src_ranks, "src_ranks", op), "src_ranks", op)
+    dst = _destinations(nodes, _unique(dst_ranks, "dst_ranks", op), "dst_ranks", op)
     return GatherPlan(tuple(src), tuple(dst), True)
+
+
+def machine_plan(
+    context: Context,
+    *,
+    self_weight: float | None,
+    src_weights: Mapping[int, float] | None,
+    dst_weights: Mapping[int, float] | Sequence[int] | None,
+    op: str,
+) -> Plan:
+    """The plan of a ``hierarchical_neighbor_allreduce`` call, whose nodes are the machines.
+
+    Raises:
+        ArgumentError: naming the argument, what was found, and what to pass instead.
+    """
+    graph, layout = context.machine_graph, context.layout
+    given = {
+        "self_weight": self_weight,
+        "src_machine_weights": src_weights,
+        "dst_machine_weights": dst_weights,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        if graph is None:
+            raise ArgumentError(
+                f"{op}: there is no machine topology; call set_machine_topology on every rank, "
+                "or pass weights"
+            )
+        weights = context.machine_weights
+        src = dict(sorted(weights.src.items()))
+        uniform = not context.machine_weighted or _is_uniform(weights.self_weight, src)
+        return Plan(weights.self_weight, src, dict.fromkeys(weights.dst, 1.0), uniform, False)
+    if missing:
+        raise ArgumentError(
+            f"{op}: {' and '.join(missing)} missing; pass {', '.join(given)} together, or none"
+        )
+    nodes = _Nodes("machine", layout.machines[context.rank], layout.count)
+    own = _number(self_weight, "self_weight", op)
+    src = dict(sorted(_keyed(nodes, src_weights, "src_machine_weights", op).items()))
+    dst = _destinations(nodes, dst_weights, "dst_machine_weights", op)
+    if graph is not None:
+        _on_graph(src, graph.predecessors(nodes.mine), "src_machine_weights", nodes, op)
+        _on_graph(dst, graph.successors(nodes.mine), "dst_machine_weights", nodes, op)
+    return Plan(own, src, dst, _is_uniform(own, src), True)
+
+
+def pair_plan(
+    context: Context,
+    target: int,
+    self_weight: float | None,
+    pair_weight: float | None,
+    op: str,
+) -> Plan:
+    """The plan of a ``pair_gossip`` call.
+
+    Raises:
+        ArgumentError: naming the argument, what was found, and what to pass instead.
+    """
+    if (self_weight is None) != (pair_weight is None):
+        found = "pair_weight" if self_weight is None else "self_weight"
+        raise ArgumentError(
+            f"{op}: only {found} was given; pass self_weight and pair_weight together, or neither"
+        )
+    own = 0.5 if self_weight is None else _number(self_weight, "self_weight", op)
+    theirs = 0.5 if pair_weight is None else _number(pair_weight, "pair_weight", op)
+    src = _keyed(_ranks_of(context), {target: theirs}, "target_rank", op)
+    return Plan(own, src, dict.fromkeys(src, 1.0), _is_uniform(own, src), True)
+
+
+def _on_graph(
+    keys: Iterable[int], neighbors: Iterable[int], what: str, nodes: _Nodes, op: str
+) -> None:
+    known = sorted(set(neighbors) - {nodes.mine})
+    strangers = sorted(set(keys) - set(known))
+    if strangers:
+        raise ArgumentError(
+            f"{op} on machine {nodes.mine}: {what} names {strangers}, but in the machine topology "
+            f"only {known} can be named; name those, or set another machine topology"
+        )
+
+
+def _ranks_of(context: Context) -> _Nodes:
+    return _Nodes("rank", context.rank, context.size)
 
 
 def _static(context: Context) -> Plan:
@@ -142,15 +235,18 @@ def _of_graph(context: Context, topology: nx.DiGraph) -> Plan:
 
 def _is_uniform(own: float, src: Mapping[int, float]) -> bool:
     share = 1.0 / (len(src) + 1)
-    return all(abs(w - share) <= _UNIFORM_TOLERANCE for w in (own, *src.values()))
+    # What rounding alone can make of an even share: that of one minus the sum of the others.
+    # Weights further off are meant, and must not be replaced.
+    tolerance = (len(src) + 1) * _ROUNDING
+    return all(abs(w - share) <= tolerance for w in (own, *src.values()))
 
 
 def _destinations(
-    context: Context, dst_weights: Mapping[int, float] | Iterable[int], op: str
+    nodes: _Nodes, weights: Mapping[int, float] | Iterable[int] | None, what: str, op: str
 ) -> dict[int, float]:
-    if not isinstance(dst_weights, Mapping):
-        dst_weights = dict.fromkeys(_unique(dst_weights, "dst_weights", op), 1.0)
-    return _ranks(context, dst_weights, "dst_weights", op)
+    if weights is not None and not isinstance(weights, Mapping):
+        weights = dict.fromkeys(_unique(weights, what, op), 1.0)
+    return _keyed(nodes, weights, what, op)
 
 
 def _unique(ranks: Iterable[Any], what: str, op: str) -> list[int]:
@@ -160,18 +256,19 @@ def _unique(ranks: Iterable[Any], what: str, op: str) -> list[int]:
     return found
 
 
-def _ranks(context: Context, weights: Any, what: str, op: str) -> dict[int, float]:
+def _keyed(nodes: _Nodes, weights: Any, what: str, op: str) -> dict[int, float]:
+    kind, mine, count = nodes
     if not isinstance(weights, Mapping):
         raise ArgumentError(
-            f"{op}: {what} must be a dict of rank -> weight, got {type(weights).__name__}"
+            f"{op}: {what} must be a dict of {kind} -> weight, got {type(weights).__name__}"
         )
-    result = {int(rank): _number(weight, what, op) for rank, weight in weights.items()}
-    for rank in result:
-        if rank == context.rank or not 0 <= rank < context.size:
+    result = {int(node): _number(weight, what, op) for node, weight in weights.items()}
+    for node in result:
+        if node == mine or not 0 <= node < count:
             raise ArgumentError(
-                f"{op} on rank {context.rank}: {what} names rank {rank}; the other ranks are "
-                f"{[r for r in range(context.size) if r != context.rank]}"
-                + (" (its own share is self_weight)" if rank == context.rank else "")
+                f"{op} on {kind} {mine}: {what} names {kind} {node}; the other {kind}s are "
+                f"{[other for other in range(count) if other != mine]}"
+                + (" (its own share is self_weight)" if node == mine else "")
             )
     return result
 
