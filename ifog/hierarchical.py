@@ -154,7 +154,7 @@ def _lead(call: _Call) -> Operation[Outcome]:
     gathered = yield from call.send({}, call.mates[1:])
     try:
         outcome = yield from _between(call, gathered)
-    except tuple(_REFUSALS.values()) as error:
+    except (MismatchError, TopologyMismatchError) as error:
         # Those who wait for the result must hear why there is none.
         yield from call.send(dict.fromkeys(call.mates[1:], _refusal(error)), [])
         raise

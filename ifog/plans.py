@@ -45,7 +45,7 @@ class _Nodes(NamedTuple):
 
     kind: str
     mine: int
-    count: int
+    total: int
 
 
 class GatherPlan(NamedTuple):
@@ -257,17 +257,17 @@ def _unique(ranks: Iterable[Any], what: str, op: str) -> list[int]:
 
 
 def _keyed(nodes: _Nodes, weights: Any, what: str, op: str) -> dict[int, float]:
-    kind, mine, count = nodes
+    kind, mine, total = nodes
     if not isinstance(weights, Mapping):
         raise ArgumentError(
             f"{op}: {what} must be a dict of {kind} -> weight, got {type(weights).__name__}"
         )
     result = {int(node): _number(weight, what, op) for node, weight in weights.items()}
     for node in result:
-        if node == mine or not 0 <= node < count:
+        if node == mine or not 0 <= node < total:
             raise ArgumentError(
                 f"{op} on {kind} {mine}: {what} names {kind} {node}; the other {kind}s are "
-                f"{[other for other in range(count) if other != mine]}"
+                f"{[other for other in range(total) if other != mine]}"
                 + (" (its own share is self_weight)" if node == mine else "")
             )
     return result

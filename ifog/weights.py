@@ -6,7 +6,7 @@ Everything follows the convention of ``ifog.topology``: ``W[v, u]`` is the weigh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -66,14 +66,21 @@ def uniform(graph: Topology) -> Topology:
     return from_matrix(links / links.sum(axis=1, keepdims=True), label=_label(graph))
 
 
-def metropolis(graph: Topology) -> Topology:
+def metropolis(graph: Topology, *, counts: Sequence[int] | None = None) -> Topology:
     """The same links with Metropolis-Hastings weights, doubly stochastic for any undirected graph.
 
     ``W[v, u] = 1 / (1 + max(deg u, deg v))``, and the self loop takes the rest
-    (Xiao, Boyd, Kim 2007).
+    (Xiao, Boyd, Kim 2007). Where node v stands for ``counts[v]`` ranks, the mean over the ranks is
+    kept instead of that over the nodes: rows sum to 1 and ``sum_v counts[v] W[v, u] = counts[u]``,
+    with ``counts[v] W[v, u] = min(counts[v] / (1 + deg v), counts[u] / (1 + deg u))``
+    (Hastings 1970).
+
+    Args:
+        graph: the links, each in both directions.
+        counts: how many ranks each node stands for; by default 1.
 
     Raises:
-        ArgumentError: a link has no opposite link.
+        ArgumentError: a link has no opposite link, or there is not one positive count for a node.
     """
     for u, v in graph.edges:
         if not graph.has_edge(v, u):
@@ -81,7 +88,21 @@ def metropolis(graph: Topology) -> Topology:
                 f"metropolis: {u} sends to {v}, but {v} does not send to {u}; "
                 "Metropolis weights need both directions of every link"
             )
-    return from_matrix(metropolis_matrix(nx.Graph(graph)), label=_label(graph))
+    links = nx.Graph(graph)
+    if counts is None:
+        return from_matrix(metropolis_matrix(links), label=_label(graph))
+    if len(counts) != len(graph) or min(counts) < 1:
+        raise ArgumentError(
+            f"metropolis: counts is {list(counts)}; give a positive number for each of the "
+            f"{len(graph)} nodes"
+        )
+    degrees = np.array([sum(u != v for u in links[v]) for v in range(len(graph))])
+    share = np.asarray(counts) / (1 + degrees)
+    W = nx.to_numpy_array(links, nodelist=range(len(graph)), weight=None)
+    np.fill_diagonal(W, 0.0)
+    W *= np.minimum.outer(share, share) / np.asarray(counts)[:, None]
+    np.fill_diagonal(W, 1.0 - W.sum(axis=1))
+    return from_matrix(W, label=_label(graph))
 
 
 def of_rank(graph: Topology, rank: int, *, weighted: bool) -> Weights:
