@@ -15,6 +15,7 @@ __all__ = [
     "IfogError",
     "MismatchError",
     "NoClusterError",
+    "NotAvailableError",
     "NotInitializedError",
     "ParticipationError",
     "PeerFailedError",
@@ -41,6 +42,10 @@ class TopologyMismatchError(ArgumentError):
 
 class NotInitializedError(IfogError, ValueError):
     """An operation was called before ``ifog.init()``."""
+
+
+class NotAvailableError(IfogError, NotImplementedError):
+    """The name exists, but what it stands for does not yet; the message says what to use."""
 
 
 class ParticipationError(IfogError, RuntimeError):

@@ -16,7 +16,7 @@ LAYERS = (
     ("context", "plans", "watching"),
     ("edges", "operation"),
     ("ops", "neighbors"),
-    ("inference", "parameters"),
+    ("inference", "parameters", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("testing", "demo_ranks", "iopub", "faults"),
     ("engine",),
