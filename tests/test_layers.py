@@ -25,7 +25,7 @@ LAYERS = (
 )
 CLIENT = (
     ("telemetry", "errors", "numbers", "quantities", "topology", "weights", "schedules"),
-    ("watchdog", "clocks", "spectrum", "status"),
+    ("watchdog", "clocks", "messages", "spectrum", "status"),
     ("footprint", "mpiexec"),
     ("consensus", "faults", "folds", "trace", "traceformat", "traffic"),
     ("launcher",),
