@@ -79,6 +79,11 @@ _HOME = {
         "timeline_end_activity",
         "timeline_start_activity",
     ),
+    "parameters": (
+        "allreduce_parameters",
+        "broadcast_optimizer_state",
+        "broadcast_parameters",
+    ),
     "schedules": (
         "exponential_machines",
         "inner_outer_exponential",

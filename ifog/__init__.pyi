@@ -56,6 +56,9 @@ from ifog.ops import poll as poll
 from ifog.ops import synchronize as synchronize
 from ifog.ops import wait as wait
 from ifog.ops import watch as watch
+from ifog.parameters import allreduce_parameters as allreduce_parameters
+from ifog.parameters import broadcast_optimizer_state as broadcast_optimizer_state
+from ifog.parameters import broadcast_parameters as broadcast_parameters
 from ifog.schedules import exponential_machines as exponential_machines
 from ifog.schedules import inner_outer_exponential as inner_outer_exponential
 from ifog.schedules import inner_outer_ring as inner_outer_ring
