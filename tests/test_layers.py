@@ -26,9 +26,9 @@ LAYERS = (
 CLIENT = (
     ("telemetry", "errors", "numbers", "quantities", "topology", "weights", "schedules"),
     ("watchdog", "clocks", "messages", "spectrum", "status"),
-    ("footprint", "mpiexec"),
+    ("footprint", "mpiexec", "hosts", "program", "streams", "verdict", "launched"),
     ("consensus", "faults", "folds", "trace", "traceformat", "traffic"),
-    ("launcher",),
+    ("launcher", "run"),
     ("cell", "line"),
     ("cluster",),
     ("bench", "demo", "screen"),

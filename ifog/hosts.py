@@ -1,0 +1,130 @@
+"""The machines of ``ifog run``: their names and slots, and what ``mpiexec`` is told about them.
+
+With several machines Open MPI watches the ranks of the others by heartbeats, sends big messages in
+a way that keeps both directions of a link busy, and hands on only those variables that it is told.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ifog.errors import ArgumentError
+
+__all__ = ["Hosts", "from_file", "from_list"]
+
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9a-fA-F:]+")
+_SLOTS = re.compile(r"slots\s*=\s*(\S+)")
+_SPREAD = (
+    ("--map-by", "slot"),
+    ("--mca", "btl", "self,sm,tcp"),
+    ("--mca", "btl_tcp_flags", "0x1"),
+    ("--mca", "mpi_ft_detector", "true"),
+    ("--mca", "mpi_ft_detector_thread", "true"),
+    ("--mca", "mpi_ft_propagator_with_rbcast", "true"),
+    ("--mca", "mpi_ft_detector_period", "3"),
+    ("--mca", "mpi_ft_detector_timeout", "15"),
+)
+_EXPORTED = ("BLUEFOG_", "IFOG_", "MKL_", "OMP_", "PYTHON", "TORCH_")
+
+
+class Hosts(NamedTuple):
+    """Machines in the order in which ranks are placed on them."""
+
+    slots: tuple[tuple[str, int], ...]
+
+    @property
+    def total(self) -> int:
+        """The number of slots."""
+        return sum(slots for _, slots in self.slots)
+
+    @property
+    def one_machine(self) -> bool:
+        """Whether all of them are this machine."""
+        return {name for name, _ in self.slots} <= _LOCAL | {platform.node()}
+
+    def flags(self, environment: Mapping[str, str], network: str | None = None) -> list[str]:
+        """The options of ``mpiexec`` for these machines.
+
+        Args:
+            environment: what the ranks are to find in theirs; of it BLUEFOG_*, IFOG_*, MKL_*,
+                OMP_*, PYTHON* and TORCH_* are handed on to other machines.
+            network: the network between them, such as ``"10.0.0.0/24"``.
+        """
+        words = ["--host", ",".join(f"{name}:{slots}" for name, slots in self.slots)]
+        if self.one_machine:
+            return words
+        words += [word for flag in _SPREAD for word in flag]
+        if network is not None:
+            words += ["--prtemca", "prte_if_include", network]
+            words += ["--mca", "btl_tcp_if_include", network]
+        for name in sorted(environment):
+            if name.startswith(_EXPORTED):
+                words += ["-x", name]
+        return words
+
+
+def from_list(text: str) -> Hosts:
+    """The machines of ``"node1:2,node2:2"``; a name without a number has one slot.
+
+    Raises:
+        ArgumentError: a name or a number that cannot be one.
+    """
+    entries = []
+    for entry in text.split(","):
+        name, colon, slots = entry.strip().rpartition(":")
+        if not colon:
+            name, slots = slots, "1"
+        entries.append((_name(name, f"{entry!r} of -H"), _count(slots, f"{entry!r} of -H")))
+    return _merged(entries)
+
+
+def from_file(path: str) -> Hosts:
+    """The machines of a host file: lines ``name slots=2``, with comments after ``#``.
+
+    Raises:
+        ArgumentError: the file cannot be read or a line cannot be understood, by its number.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"the host file {path!r} cannot be read: {error}") from None
+    entries = []
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split(None, 1)
+        if not words:
+            continue
+        where = f"line {number} of {path}"
+        slots = "1"
+        if len(words) > 1:
+            found = _SLOTS.fullmatch(words[1].strip())
+            if found is None:
+                raise ArgumentError(f"{where} reads {line!r}; write a name and slots=K, or a name")
+            slots = found[1]
+        entries.append((_name(words[0], where), _count(slots, where)))
+    if not entries:
+        raise ArgumentError(f"the host file {path!r} names no machine; write lines 'name slots=2'")
+    return _merged(entries)
+
+
+def _merged(entries: Sequence[tuple[str, int]]) -> Hosts:
+    slots: dict[str, int] = {}
+    for name, count in entries:
+        slots[name] = slots.get(name, 0) + count
+    return Hosts(tuple(slots.items()))
+
+
+def _name(text: str, where: str) -> str:
+    if _NAME.fullmatch(text) is None:
+        raise ArgumentError(f"{where}: {text!r} is no name of a machine; write name:slots")
+    return text
+
+
+def _count(text: str, where: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentError(f"{where}: {text!r} is no number of slots; write a whole number from 1")
+    return int(text)
