@@ -10,6 +10,7 @@ import networkx as nx
 
 import ifog
 from ifog.bluefog.state import state
+from ifog.bluefog.timeline import start_from_environment
 from ifog.bluefog.topology_util import ExponentialGraph, IsTopologyEquivalent
 from ifog.context import Context, current
 from ifog.errors import ArgumentError
@@ -59,6 +60,7 @@ def init(topology_fn: Callable[[int], nx.DiGraph] | None = None, is_weighted: bo
         ifog.init()
         _own = current()
         atexit.register(shutdown)
+    start_from_environment()
     make = topology_fn or ExponentialGraph
     set_topology(make(ifog.size()), is_weighted)
 
