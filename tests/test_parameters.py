@@ -13,6 +13,7 @@ from laws_handovers import OPTIMIZERS, alike, made, stepped
 
 import ifog
 from ifog.errors import ArgumentError
+from ifog.telemetry import OpEvent
 from ifog.testing import run_ranks
 
 
@@ -43,6 +44,23 @@ def test_parameters_come_in_any_form(form, n):
         assert named[1][1].item() == n + 9.0
 
     run_ranks(n, work)
+
+
+def test_tensors_travel_under_their_names_in_sorted_order():
+    events = []
+
+    class Sink:
+        def write(self, batch):
+            events.extend(e for e in batch if isinstance(e, OpEvent) and e.rank == 0)
+
+    def work():
+        params = {name: torch.zeros(1) for name in ("b.weight", "a", "b.bias")}
+        ifog.broadcast_parameters(params, 1)
+        ifog.allreduce_parameters(params)
+
+    run_ranks(2, work, sink=Sink())
+    for op in ("broadcast", "allreduce"):
+        assert [e.name for e in events if e.op == op] == ["a", "b.bias", "b.weight"]
 
 
 def test_views_and_leaves_that_need_gradients_are_written_in_place():
