@@ -67,7 +67,9 @@ def allreduce_nonblocking(
     """Start ``allreduce``."""
     require_summable(tensor, average)
     return state().handles.start(
-        lambda: ifog.allreduce_nonblocking(tensor, average, is_hierarchical_local, name=name)
+        lambda: ifog.allreduce_nonblocking(tensor, average, is_hierarchical_local, name=name),
+        "allreduce",
+        name,
     )
 
 
@@ -90,7 +92,9 @@ def allreduce_nonblocking_(
     """Start ``allreduce_``."""
     require_summable(tensor, average)
     return state().handles.start(
-        lambda: ifog.allreduce_nonblocking_(tensor, average, is_hierarchical_local, name=name)
+        lambda: ifog.allreduce_nonblocking_(tensor, average, is_hierarchical_local, name=name),
+        "allreduce",
+        name,
     )
 
 
@@ -114,7 +118,9 @@ def broadcast(tensor: torch.Tensor, root_rank: int, name: str | None = None) -> 
 
 def broadcast_nonblocking(tensor: torch.Tensor, root_rank: int, name: str | None = None) -> int:
     """Start ``broadcast``."""
-    return state().handles.start(lambda: ifog.broadcast_nonblocking(tensor, root_rank, name=name))
+    return state().handles.start(
+        lambda: ifog.broadcast_nonblocking(tensor, root_rank, name=name), "broadcast", name
+    )
 
 
 def broadcast_(tensor: torch.Tensor, root_rank: int, name: str | None = None) -> torch.Tensor:
@@ -124,7 +130,9 @@ def broadcast_(tensor: torch.Tensor, root_rank: int, name: str | None = None) ->
 
 def broadcast_nonblocking_(tensor: torch.Tensor, root_rank: int, name: str | None = None) -> int:
     """Start ``broadcast_``."""
-    return state().handles.start(lambda: ifog.broadcast_nonblocking_(tensor, root_rank, name=name))
+    return state().handles.start(
+        lambda: ifog.broadcast_nonblocking_(tensor, root_rank, name=name), "broadcast", name
+    )
 
 
 def allgather(tensor: torch.Tensor, name: str | None = None) -> torch.Tensor:
@@ -134,4 +142,6 @@ def allgather(tensor: torch.Tensor, name: str | None = None) -> torch.Tensor:
 
 def allgather_nonblocking(tensor: torch.Tensor, name: str | None = None) -> int:
     """Start ``allgather``."""
-    return state().handles.start(lambda: ifog.allgather_nonblocking(tensor, name=name))
+    return state().handles.start(
+        lambda: ifog.allgather_nonblocking(tensor, name=name), "allgather", name
+    )

@@ -80,7 +80,9 @@ def neighbor_allreduce_nonblocking(
             dst_weights=dst_weights,
             enable_topo_check=enable_topo_check,
             name=name,
-        )
+        ),
+        "neighbor_allreduce",
+        name,
     )
 
 
@@ -133,7 +135,9 @@ def neighbor_allgather_nonblocking(
             dst_ranks=dst_ranks,
             enable_topo_check=enable_topo_check,
             name=name,
-        )
+        ),
+        "neighbor_allgather",
+        name,
     )
 
 
@@ -188,7 +192,9 @@ def hierarchical_neighbor_allreduce_nonblocking(
             dst_machine_weights=dst_machine_weights,
             enable_topo_check=enable_topo_check,
             name=name,
-        )
+        ),
+        "neighbor_allreduce",
+        name,
     )
 
 
@@ -236,5 +242,7 @@ def pair_gossip_nonblocking(
     return state().handles.start(
         lambda: ifog.pair_gossip_nonblocking(
             tensor, target_rank, self_weight, pair_weight, name=name
-        )
+        ),
+        "pair_gossip",
+        name,
     )

@@ -18,20 +18,37 @@ class Numbered:
 
     def __init__(self) -> None:
         self._under_way: dict[int, Handle[Any]] = {}
+        self._keys: dict[int, tuple[str, str]] = {}
+        self._taken: set[tuple[str, str]] = set()
         self._last = 0
 
     def __contains__(self, number: object) -> bool:
         return number in self._under_way
 
-    def start(self, begin: Callable[[], Handle[Any]]) -> int:
+    def start(self, begin: Callable[[], Handle[Any]], op: str = "", name: str | None = None) -> int:
         """Begin an operation; returns its number.
 
+        Args:
+            begin: starts it.
+            op: its kind.
+            name: no other of the kind may have this name until the caller knows that this one has
+                finished, which, unlike its finishing, is the same moment on every rank.
+
         Raises:
-            ArgumentError: operations are suspended.
+            ArgumentError: operations are suspended, or the name is taken.
         """
         require_resumed()
+        if name is not None and (op, name) in self._taken:
+            raise ArgumentError(
+                f"{op}: an operation named {name!r} is still in flight; wait for its handle first, "
+                "or use another name"
+            )
+        handle = begin()
         self._last += 1
-        self._under_way[self._last] = begin()
+        self._under_way[self._last] = handle
+        if name is not None:
+            self._keys[self._last] = (op, name)
+            self._taken.add((op, name))
         return self._last
 
     def done(self, number: int) -> bool:
@@ -40,7 +57,10 @@ class Numbered:
         Raises:
             ArgumentError: there is none of this number.
         """
-        return self._find(number).done()
+        done = self._find(number).done()
+        if done:
+            self._release_name(number)
+        return done
 
     def wait(self, number: int) -> Any:
         """The operation's result; afterwards the number means nothing.
@@ -54,6 +74,10 @@ class Numbered:
         finally:
             if handle.finished:  # an interrupted wait may be taken up again
                 del self._under_way[number]
+                self._release_name(number)
+
+    def _release_name(self, number: int) -> None:
+        self._taken.discard(self._keys.pop(number, ("", "")))
 
     def _find(self, number: int) -> Handle[Any]:
         if number not in self._under_way:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -11,6 +11,7 @@ import torch
 import ifog
 from ifog.bluefog.collectives import require_summable
 from ifog.bluefog.state import require_resumed
+from ifog.errors import ArgumentError
 
 __all__ = [
     "allreduce_parameters",
@@ -31,6 +32,7 @@ def broadcast_parameters(params: Parameters, root_rank: int) -> None:
         ValueError: neither a dict nor a list, for example a generator.
     """
     require_resumed()
+    _tensors(params)
     ifog.broadcast_parameters(params, root_rank)
 
 
@@ -47,21 +49,22 @@ def allreduce_parameters(params: Parameters) -> None:
     ifog.allreduce_parameters(params)
 
 
-def _tensors(params: Any) -> Iterable[torch.Tensor]:
+def _tensors(params: Any) -> list[torch.Tensor]:
     if isinstance(params, Mapping):
-        found = list(params.values())
-    elif isinstance(params, list):
-        found = [item[1] if isinstance(item, tuple) else item for item in params]
-    else:
-        found = []
-    return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
+        return list(params.values())
+    if isinstance(params, list):
+        return [item[1] if isinstance(item, tuple) else item for item in params]
+    raise ArgumentError(
+        f"parameters come as a dict or a list, got a {type(params).__name__}; "
+        "pass model.state_dict() or list(model.named_parameters())"
+    )
 
 
 def broadcast_optimizer_state(optimizer: torch.optim.Optimizer, root_rank: int) -> None:
     """Overwrite an optimizer's options and state by those of ``root_rank``.
 
     Raises:
-        ValueError: an LBFGS optimizer, whose state cannot be taken apart.
+        ValueError: an LBFGS optimizer.
     """
     require_resumed()
     ifog.broadcast_optimizer_state(optimizer, root_rank)
