@@ -179,7 +179,7 @@ class _Run:
         now = time.monotonic()
         for rank in self.heard - self.ends.keys():
             self.ends[rank] = End(_LOST, now, killed=rank in self.killed)
-        _write(2, last_words(self.ends).encode(errors="surrogateescape"))
+        _write(2, last_words(self.ends, self.interrupted).encode(errors="surrogateescape"))
         return status_of(self.ends, self.interrupted)
 
     def _start_error(self) -> str:

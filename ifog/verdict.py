@@ -7,7 +7,7 @@ because it had ended, are told of in one line; its own traceback comes last of a
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ifog.numbers import named
@@ -74,12 +74,22 @@ def status_of(ends: Mapping[int, End], interrupted: int | None = None) -> int:
     return ends[first].status
 
 
-def last_words(ends: Mapping[int, End]) -> str:
-    """What is printed after all output; "" when every rank ended well."""
+def last_words(ends: Mapping[int, End], interrupted: int | None = None) -> str:
+    """What is printed after all output; "" when every rank ended well.
+
+    Args:
+        ends: rank -> how it ended.
+        interrupted: the signal by which the whole was asked to end, if it was.
+    """
     first = _first(ends)
     if first is None:
         return ""
     failed = {rank: end for rank, end in sorted(ends.items()) if end.status}
+    if interrupted is not None and all(
+        end.killed or (end.status == 128 + interrupted and not end.report)
+        for end in failed.values()
+    ):
+        return f"ifog: {named(failed)} {_were(failed)} ended by {_signal_name(interrupted)}\n"
     if all(end.status == _INTERRUPTED and end.report for end in failed.values()):
         return "".join(_interrupted(rank, end) for rank, end in failed.items())
     others = {rank: end for rank, end in failed.items() if rank != first}
@@ -106,7 +116,7 @@ def _others(others: Mapping[int, End], first: End) -> list[str]:
     return [f"ifog: {line}\n" for line in lines]
 
 
-def _were(ranks: list[int]) -> str:
+def _were(ranks: Collection[int]) -> str:
     return "was" if len(ranks) == 1 else "were"
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import ifog
 from ifog.errors import ArgumentError
 
-__all__ = ["add_json", "add_ranks", "ranks", "write_json"]
+__all__ = ["add_as_bluefog", "add_json", "add_ranks", "ranks", "with_bluefog", "write_json"]
 
 
 def add_ranks(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +33,22 @@ def add_json(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the results as JSON; - for standard output, progress then goes to stderr",
     )
+
+
+def add_as_bluefog(parser: argparse.ArgumentParser) -> None:
+    """``--as-bluefog``, for programs that import ``bluefog.torch``."""
+    parser.add_argument(
+        "--as-bluefog",
+        action="store_true",
+        help="let programs written for BlueFog find ifog where they import bluefog.torch",
+    )
+
+
+def with_bluefog(environment: Mapping[str, str]) -> dict[str, str]:
+    """``PYTHONPATH`` with the folder in front in which a package called ``bluefog`` is ifog's."""
+    folder = str(Path(ifog.__file__).resolve().parent / "bluefog" / "_path")
+    before = environment.get("PYTHONPATH")
+    return {"PYTHONPATH": folder if not before else f"{folder}{os.pathsep}{before}"}
 
 
 def ranks(text: str) -> int:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import ifog
+from ifog.commands import arguments
 from ifog.errors import ArgumentError
 
 HELP = "open JupyterLab on the first tutorial"
@@ -26,8 +27,9 @@ QUIET = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare that unknown arguments are for JupyterLab."""
+    """Declare the arguments; unknown ones are for JupyterLab."""
     parser.set_defaults(passes_on=True)
+    arguments.add_as_bluefog(parser)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -52,6 +54,8 @@ def main(options: argparse.Namespace) -> int:
         *(["--allow-root"] if _is_root() else []),
         *options.rest,
     ]
+    if options.as_bluefog:
+        os.environ.update(arguments.with_bluefog(os.environ))
     sys.stdout.flush()
     os.execv(sys.executable, command)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from ifog import hosts, program
 from ifog.commands import arguments
@@ -57,11 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long the other ranks may go on when one has failed or the program was told to "
         "end (default 5)",
     )
-    add(
-        "--as-bluefog",
-        action="store_true",
-        help="let programs written for BlueFog find ifog where they import bluefog.torch",
-    )
+    arguments.add_as_bluefog(parser)
     add(
         *("--timeline", "--timeline-filename"),
         dest="timeline",
@@ -125,18 +120,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _variables(*, as_bluefog: bool, timeline: str | None) -> Mapping[str, str]:
-    added = with_bluefog(os.environ) if as_bluefog else {}
+    added = arguments.with_bluefog(os.environ) if as_bluefog else {}
     if timeline is not None:
-        added["BLUEFOG_TIMELINE" if as_bluefog else "IFOG_TIMELINE"] = str(
-            Path(timeline).absolute()
-        )
+        added["BLUEFOG_TIMELINE" if as_bluefog else "IFOG_TIMELINE"] = timeline
     return added
-
-
-def with_bluefog(environment: Mapping[str, str]) -> dict[str, str]:
-    """``PYTHONPATH`` with the folder in front in which a package called ``bluefog`` is ifog's."""
-    import ifog
-
-    folder = str(Path(ifog.__file__).resolve().parent / "bluefog" / "_path")
-    before = environment.get("PYTHONPATH")
-    return {"PYTHONPATH": folder if not before else f"{folder}{os.pathsep}{before}"}
