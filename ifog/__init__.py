@@ -56,6 +56,27 @@ _HOME = {
         "neighbor_allreduce",
         "neighbor_allreduce_nonblocking",
     ),
+    "onesided": (
+        "get_current_created_window_names",
+        "get_win_version",
+        "turn_off_win_ops_with_associated_p",
+        "turn_on_win_ops_with_associated_p",
+        "win_accumulate",
+        "win_accumulate_nonblocking",
+        "win_associated_p",
+        "win_create",
+        "win_free",
+        "win_get",
+        "win_get_nonblocking",
+        "win_lock",
+        "win_mutex",
+        "win_poll",
+        "win_put",
+        "win_put_nonblocking",
+        "win_update",
+        "win_update_then_collect",
+        "win_wait",
+    ),
     "ops": (
         "allgather",
         "allgather_nonblocking",
@@ -99,6 +120,7 @@ _HOME = {
         "star",
         "symmetric_exponential",
     ),
+    "windows": ("Window",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -41,6 +41,25 @@ from ifog.neighbors import neighbor_allgather as neighbor_allgather
 from ifog.neighbors import neighbor_allgather_nonblocking as neighbor_allgather_nonblocking
 from ifog.neighbors import neighbor_allreduce as neighbor_allreduce
 from ifog.neighbors import neighbor_allreduce_nonblocking as neighbor_allreduce_nonblocking
+from ifog.onesided import get_current_created_window_names as get_current_created_window_names
+from ifog.onesided import get_win_version as get_win_version
+from ifog.onesided import turn_off_win_ops_with_associated_p as turn_off_win_ops_with_associated_p
+from ifog.onesided import turn_on_win_ops_with_associated_p as turn_on_win_ops_with_associated_p
+from ifog.onesided import win_accumulate as win_accumulate
+from ifog.onesided import win_accumulate_nonblocking as win_accumulate_nonblocking
+from ifog.onesided import win_associated_p as win_associated_p
+from ifog.onesided import win_create as win_create
+from ifog.onesided import win_free as win_free
+from ifog.onesided import win_get as win_get
+from ifog.onesided import win_get_nonblocking as win_get_nonblocking
+from ifog.onesided import win_lock as win_lock
+from ifog.onesided import win_mutex as win_mutex
+from ifog.onesided import win_poll as win_poll
+from ifog.onesided import win_put as win_put
+from ifog.onesided import win_put_nonblocking as win_put_nonblocking
+from ifog.onesided import win_update as win_update
+from ifog.onesided import win_update_then_collect as win_update_then_collect
+from ifog.onesided import win_wait as win_wait
 from ifog.ops import allgather as allgather
 from ifog.ops import allgather_nonblocking as allgather_nonblocking
 from ifog.ops import allreduce as allreduce
@@ -74,6 +93,7 @@ from ifog.topology import grid2d as grid2d
 from ifog.topology import ring as ring
 from ifog.topology import star as star
 from ifog.topology import symmetric_exponential as symmetric_exponential
+from ifog.windows import Window as Window
 
 __version__: str
 __all__: list[str]

@@ -11,14 +11,16 @@ keeps:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Bytes", "Request", "Transport"]
+__all__ = ["Answer", "Bytes", "Region", "Request", "Transport"]
 
 Bytes = NDArray[np.uint8]
+Answer = Callable[[int, Any], None]
 
 
 class Request(Protocol):
@@ -31,6 +33,44 @@ class Request(Protocol):
             PeerFailedError: a rank aborted or died.
             TransportError: the wire failed for another reason.
         """
+
+
+class Region(Protocol):
+    """Memory that each rank allocated a part of, and that other ranks read and write directly.
+
+    ``address`` says where this rank's part is; once the addresses have been exchanged, ``join``
+    opens the others'. Nothing here waits for another rank.
+    """
+
+    address: bytes
+
+    def join(self, addresses: Mapping[int, bytes], ranks: Iterable[int]) -> None:
+        """Open the parts of ``ranks``.
+
+        Raises:
+            TransportError: a part cannot be opened from here.
+        """
+
+    def joined(self) -> None:
+        """Every rank has joined."""
+
+    def part(self, rank: int) -> Bytes:
+        """The memory that ``rank`` allocated: its own, or one that was opened."""
+
+    def try_lock(self, rank: int, index: int) -> bool:
+        """Take lock ``index`` of ``rank``'s part, unless any rank or thread has it."""
+
+    def unlock(self, rank: int, index: int) -> None:
+        """Give back a lock that this rank holds."""
+
+    def answer(self, function: Answer) -> None:
+        """Let ``function(rank, body)`` serve the requests of other ranks."""
+
+    def ask(self, rank: int, body: Any) -> Request:
+        """Have ``rank`` run what it gave to ``answer``, whatever its main thread does."""
+
+    def close(self) -> None:
+        """Forget the region."""
 
 
 class Transport(Protocol):
@@ -48,6 +88,12 @@ class Transport(Protocol):
 
     def idle(self, polls: int) -> None:
         """Give up the processor after the ``polls``-th fruitless look in a row."""
+
+    def check(self) -> None:
+        """Return at once, or raise ``PeerFailedError`` when a rank is known to have aborted."""
+
+    def region(self, nbytes: int) -> Region:
+        """A region in which this rank's part is ``nbytes`` zeros."""
 
     def abort(self, cause: str) -> None:
         """Make every wait on every rank raise ``PeerFailedError``; safe from any thread."""

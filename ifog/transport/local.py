@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Any
 
-from ifog.errors import PeerFailedError
-from ifog.transport.base import Bytes
+import numpy as np
+
+from ifog.errors import PeerFailedError, TransportError
+from ifog.transport.base import Answer, Bytes
 
 __all__ = ["LocalHub", "LocalTransport"]
 
@@ -23,6 +27,10 @@ class LocalHub:
         self.boxes: dict[tuple[int, int, int], deque[Bytes]] = defaultdict(deque)
         self.arrived = [threading.Event() for _ in range(size)]
         self.failure: tuple[int, str] | None = None
+        self.regions: dict[int, LocalRegion] = {}
+        self.keys = count()
+        self.locks: set[tuple[int, int]] = set()
+        self.guard = threading.Lock()
         self._lock = threading.Lock()
         self._healing = threading.Barrier(size)
 
@@ -71,6 +79,67 @@ class _Receive:
         return True
 
 
+class LocalRegion:
+    """A region whose parts are arrays of one process."""
+
+    def __init__(self, hub: LocalHub, rank: int, nbytes: int) -> None:
+        self._hub = hub
+        self._rank = rank
+        self.own = np.zeros(nbytes, np.uint8)
+        self.answering: Answer | None = None
+        self.key = next(hub.keys)
+        self.address = str(self.key).encode()
+        hub.regions[self.key] = self
+        self._regions = {rank: self}
+
+    def join(self, addresses: Mapping[int, bytes], ranks: Iterable[int]) -> None:
+        """Find the parts of ``ranks``."""
+        for rank in ranks:
+            if rank not in self._regions:
+                self._regions[rank] = self._hub.regions[int(addresses[rank])]
+
+    def joined(self) -> None:
+        """Nothing to let go of."""
+
+    def part(self, rank: int) -> Bytes:
+        """The memory of ``rank``."""
+        return self._regions[rank].own
+
+    def try_lock(self, rank: int, index: int) -> bool:
+        """Take a lock, unless anybody has it."""
+        lock = (self._regions[rank].key, index)
+        with self._hub.guard:
+            if lock in self._hub.locks:
+                return False
+            self._hub.locks.add(lock)
+            return True
+
+    def unlock(self, rank: int, index: int) -> None:
+        """Give back a lock that this rank holds."""
+        with self._hub.guard:
+            self._hub.locks.discard((self._regions[rank].key, index))
+        # Whoever waits for the lock sleeps until something arrives.
+        for event in self._hub.arrived:
+            event.set()
+
+    def answer(self, function: Answer) -> None:
+        """Let ``function(rank, body)`` serve the requests of other ranks, in their own threads."""
+        self.answering = function
+
+    def ask(self, rank: int, body: Any) -> _Sent:
+        """Run what ``rank`` gave to ``answer``."""
+        function = self._regions[rank].answering
+        if function is None:
+            raise TransportError(f"rank {rank} could not answer: it has given the window up")
+        function(self._rank, body)
+        return _Sent()
+
+    def close(self) -> None:
+        """Forget the region."""
+        self.answering = None
+        self._hub.regions.pop(self.key, None)
+
+
 class LocalTransport:
     """A rank that is a thread. Sends copy their bytes and complete at once."""
 
@@ -97,6 +166,10 @@ class LocalTransport:
         """Wait for the next message of ``source`` with this tag."""
         self.check()
         return _Receive(self, out, (self.rank, source, tag))
+
+    def region(self, nbytes: int) -> LocalRegion:
+        """A region in which this rank's part is ``nbytes`` zeros."""
+        return LocalRegion(self.hub, self.rank, nbytes)
 
     def idle(self, polls: int) -> None:
         """Sleep until something arrives."""

@@ -21,6 +21,7 @@ from mpi4py import MPI
 
 from ifog.errors import IfogError, PeerFailedError, TransportError
 from ifog.transport.base import Bytes
+from ifog.transport.memory import MachineMemory, MachineRegion
 
 __all__ = ["MPITransport"]
 
@@ -85,6 +86,7 @@ class MPITransport:
         self._epoch = 0
         self._failed: tuple[int | None, str] | None = None
         self._told: list[MPI.Request] = []
+        self._memory: MachineMemory | None = None
 
     @classmethod
     def world(cls) -> MPITransport:
@@ -99,7 +101,7 @@ class MPITransport:
 
     def isend(self, data: Bytes, destination: int, tag: int) -> _Request:
         """Start sending ``data``."""
-        self._check()
+        self.check()
         try:
             request = self._comm.Isend([data, MPI.BYTE], destination, tag)
         except MPI.Exception as error:
@@ -108,12 +110,18 @@ class MPITransport:
 
     def irecv(self, out: Bytes, source: int, tag: int) -> _Request:
         """Start receiving into ``out``."""
-        self._check()
+        self.check()
         try:
             request = self._comm.Irecv([out, MPI.BYTE], source, tag)
         except MPI.Exception as error:
             raise self.failure(error) from None
         return _Request(self, request, out)
+
+    def region(self, nbytes: int) -> MachineRegion:
+        """A region in which this rank's part is ``nbytes`` zeros."""
+        if self._memory is None:
+            self._memory = MachineMemory(self.rank)
+        return self._memory.region(nbytes)
 
     def idle(self, polls: int) -> None:
         """Spin, then yield, then sleep 50 microseconds to a millisecond."""
@@ -124,7 +132,7 @@ class MPITransport:
             return
         time.sleep(min(50e-6 * (1 + (polls - _YIELDS) // 20), 1e-3))
         if polls % _LOOK_EVERY == 0 and self._heard() is not None:
-            self._check()
+            self.check()
 
     def abort(self, cause: str) -> None:
         """Tell the others why, then revoke the communicator they wait on."""
@@ -163,7 +171,8 @@ class MPITransport:
             return self._failed  # probing any source fails while a dead rank is not acknowledged
         return self._failed
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise when any rank is known to have aborted."""
         if self._failed is not None:
             raise self._peer_failed()
 

@@ -1,0 +1,201 @@
+"""The memory behind a window: one buffer for each in-neighbour, its version, its p and its locks.
+
+Rank i's part of the shared region holds, for each in-neighbour j in ascending order, a version
+counter, a number p_i[j] and the buffer B_i[j]. Two locks belong to each: one that makes a single
+read or write of the buffer atomic, and the mutex that users and whole sequences take.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ifog.context import Context
+from ifog.errors import TransportError
+from ifog.exchange import Parcel, wire
+from ifog.handle import Operation
+from ifog.operation import to_all
+from ifog.telemetry import now
+from ifog.transport.base import Answer, Region, Request
+
+__all__ = ["Buffers", "Key", "Slots", "senders"]
+
+Key = tuple[int, int]  # whose part, and the number of the lock in it
+
+_LINE = 64  # bytes of a cache line, so that two buffers never share one
+_DELIVERY_SECONDS = 20.0
+_POLL = 50e-6  # seconds between two looks at a lock, in a thread that nothing else wakes
+
+
+def senders(context: Context, rank: int) -> list[int]:
+    """The in-neighbours of ``rank`` in the graph in use, ascending."""
+    return sorted(u for u in context.graph.predecessors(rank) if u != rank)
+
+
+def _padded(nbytes: int) -> int:
+    return -(-nbytes // _LINE) * _LINE
+
+
+class Slots:
+    """The buffers of one rank as views of its memory.
+
+    Attributes:
+        data: {j: B[j]}.
+        versions: [m] puts and gets since the last update; ``index[j]`` is j's place.
+        p: [m] associated p.
+    """
+
+    def __init__(
+        self, part: np.ndarray[Any, Any], sources: Sequence[int], like: torch.Tensor
+    ) -> None:
+        head = _padded(8 * len(sources))
+        nbytes = like.numel() * like.element_size()
+        self.index = {source: i for i, source in enumerate(sources)}
+        self.versions = part[: 8 * len(sources)].view(np.int64)
+        self.p = part[head : head + 8 * len(sources)].view(np.float64)
+        self.data = {}
+        for source, i in self.index.items():
+            start = 2 * head + i * _padded(nbytes)
+            flat = torch.from_numpy(part[start : start + nbytes])
+            self.data[source] = flat.view(like.dtype).view(like.shape)
+
+    @staticmethod
+    def nbytes(count: int, like: torch.Tensor) -> int:
+        """The memory that ``count`` buffers take."""
+        return 2 * _padded(8 * count) + count * _padded(like.numel() * like.element_size())
+
+    def store(self, source: int, x: torch.Tensor, weight: float) -> None:
+        """``B[source] <- weight x``; counts as one more version."""
+        buffer = self.data[source]
+        if weight == 1:
+            buffer.copy_(x)
+        else:
+            torch.mul(x, weight, out=buffer)
+        self.versions[self.index[source]] += 1
+
+    def add(self, source: int, x: torch.Tensor, weight: float) -> None:
+        """``B[source] += weight x``."""
+        self.data[source].add_(x, alpha=weight)
+
+
+class Buffers:
+    """The buffers of this rank and of its out-neighbours, with their locks."""
+
+    def __init__(self, context: Context, like: torch.Tensor) -> None:
+        self._context = context
+        self._like = like
+        self._held: Counter[Key] = Counter()
+        self._slots: dict[int, Slots] = {}
+        count = len(senders(context, context.rank))
+        self._region: Region = context.transport.region(Slots.nbytes(count, like))
+
+    def of(self, rank: int) -> Slots:
+        """The buffers of ``rank``: this one or an out-neighbour."""
+        return self._slots[rank]
+
+    def open(self, tag: int, first: torch.Tensor | None, answer: Answer) -> Operation[None]:
+        """Exchange addresses with all ranks and map what this one needs; collective.
+
+        Args:
+            tag: of the messages.
+            first: what the own buffers begin with; zeros if None.
+            answer: serves the requests of other ranks.
+
+        Raises:
+            TransportError: on every rank, if any cannot reach another's memory.
+        """
+        context, region = self._context, self._region
+        around = (context.rank, *context.weights.dst)
+        addresses = yield from _tell(context, tag, region.address)
+        trouble = ""
+        try:
+            region.join(addresses, {*senders(context, context.rank), *around})
+            for rank in around:
+                self._slots[rank] = Slots(region.part(rank), senders(context, rank), self._like)
+        except TransportError as error:
+            trouble = str(error)
+        if first is not None and not trouble:
+            for buffer in self._slots[context.rank].data.values():
+                buffer.copy_(first)
+        region.answer(answer)
+        told = yield from _tell(context, tag, trouble.encode())
+        region.joined()
+        found = [text for text in (trouble.encode(), *told.values()) if text]
+        if found:
+            self.close()
+            raise TransportError(found[0].decode())
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._slots.clear()
+        self._region.close()
+
+    def keys(self, pairs: Iterable[tuple[int, int]], *, mutex: bool = False) -> list[Key]:
+        """The locks of these (owner, source) pairs, in the order in which everybody takes them.
+
+        Args:
+            pairs: whose buffer, and who writes it.
+            mutex: the users' mutexes as well.
+        """
+        chosen = sorted(pairs)
+        inner = [(owner, self._context.size + source) for owner, source in chosen]
+        return [*chosen, *inner] if mutex else inner
+
+    def acquire(self, keys: Iterable[Key]) -> Operation[float]:
+        """Take locks one after the other; returns when the last was waited for, 0.0 if none.
+
+        A mutex that this rank has already is counted instead of taken.
+        """
+        waited, taken = 0.0, []
+        try:
+            for key in keys:
+                # Whoever holds a lock is its owner or its source.
+                peer = key[0] if key[0] != self._context.rank else key[1] % self._context.size
+                while not (self._held[key] or self._region.try_lock(*key)):
+                    self._context.transport.check()
+                    yield (peer,)
+                    waited = now()
+                self._held[key] += 1
+                taken.append(key)
+        except BaseException:
+            self.release(taken)
+            raise
+        return waited
+
+    def release(self, keys: Iterable[Key]) -> None:
+        """Give locks back."""
+        for key in keys:
+            self._held[key] -= 1
+            if not self._held[key]:
+                del self._held[key]
+                self._region.unlock(*key)
+
+    def ask(self, rank: int, body: Any) -> Request:
+        """Have a thread of ``rank`` serve a request."""
+        return self._region.ask(rank, body)
+
+    def deliver(self, rank: int, x: torch.Tensor, weight: float) -> None:
+        """Store this rank's tensor on ``rank``, which asked for it; called in any thread."""
+        source = self._context.rank
+        (key,) = self.keys([(rank, source)])
+        deadline = time.monotonic() + _DELIVERY_SECONDS
+        while not self._region.try_lock(*key):
+            if time.monotonic() > deadline:
+                raise TransportError(f"the buffer on rank {rank} stayed locked")
+            time.sleep(_POLL)
+        try:
+            self._slots[rank].store(source, x, weight)
+        finally:
+            self._region.unlock(*key)
+
+
+def _tell(context: Context, tag: int, text: bytes) -> Operation[dict[int, bytes]]:
+    """Send ``text`` to all other ranks; returns what each of them sent."""
+    x = torch.tensor(list(text), dtype=torch.uint8, device="cpu")
+    arrivals = yield from to_all(context, tag, Parcel(x, wire(x)))
+    return {rank: bytes(parcel.like.tolist()) for rank, parcel in arrivals.parcels.items()}
