@@ -69,6 +69,7 @@ class Engine:
             return
         self._status, self._error = "ok", None
         self.sink.attach(parent, busy=True, live=bool(cell.get("live")))
+        self.context.watcher.live = bool(cell.get("live"))
         self.context.begin_cell(cell["seq"], tuple(cell["ranks"]))
         self.sink.flush()
         self.cell = cell["seq"]

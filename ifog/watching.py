@@ -22,7 +22,8 @@ __all__ = ["SAMPLE", "Watcher"]
 SAMPLE = 64  # entries of a glance
 _DENSE = 256  # rounds of which each is looked at
 _BATCH = 32  # glances between two decisions about the stride
-_FASTEST, _SLOWEST = 40.0, 10.0  # glances per second kept between
+_SELDOM = (2.5, 10.0)  # glances per second to stay between
+_OFTEN = (10.0, 40.0)  # and while somebody looks at a dashboard
 
 
 class _Stride:
@@ -36,22 +37,28 @@ class _Stride:
     def due(self, step: int) -> bool:
         return step < _DENSE or step % self.value == 0
 
-    def taken(self) -> None:
+    def taken(self, rates: tuple[float, float]) -> None:
         self._taken += 1
         if self._taken % _BATCH == 0:
             t = now()
             rate = _BATCH / max(t - self._since, 1e-9)
             self._since = t
-            if rate > _FASTEST:
+            slowest, fastest = rates
+            if rate > fastest:
                 self.value *= 2
-            elif rate < _SLOWEST and self.value > 1:
+            elif rate < slowest and self.value > 1:
                 self.value //= 2
 
 
 class Watcher:
-    """The glances of one rank."""
+    """The glances of one rank.
+
+    Attributes:
+        live: whether somebody looks at them right now.
+    """
 
     def __init__(self, context: Context) -> None:
+        self.live = False
         self._context = context
         self._strides: dict[str, _Stride] = {}
         self._indices: dict[tuple[int, str], torch.Tensor] = {}
@@ -73,7 +80,7 @@ class Watcher:
             self._skipped[name] = (step, x)
             return
         self._skipped.pop(name, None)
-        stride.taken()
+        stride.taken(_OFTEN if self.live else _SELDOM)
         self._emit(x, name, step)
 
     def flush(self) -> None:
