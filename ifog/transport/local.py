@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any
@@ -24,7 +24,7 @@ class LocalHub:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.boxes: dict[tuple[int, int, int], deque[Bytes]] = defaultdict(deque)
+        self.boxes: dict[tuple[int, int, int], deque[Bytes]] = {}
         self.arrived = [threading.Event() for _ in range(size)]
         self.failure: tuple[int, str] | None = None
         self.regions: dict[int, LocalRegion] = {}
@@ -37,6 +37,13 @@ class LocalHub:
     def transport(self, rank: int) -> LocalTransport:
         """The view of ``rank``."""
         return LocalTransport(self, rank)
+
+    def box(self, key: tuple[int, int, int]) -> deque[Bytes]:
+        """The mailbox of (destination, source, tag)."""
+        # A defaultdict would not do: creating the deque may collect garbage, whose finalizers let
+        # the other end run and create a second one.
+        found = self.boxes.get(key)
+        return self.boxes.setdefault(key, deque()) if found is None else found
 
     def abort(self, rank: int, cause: str) -> None:
         """Record the first failure and wake everybody."""
@@ -69,7 +76,7 @@ class _Receive:
     def test(self) -> bool:
         if self._done:
             return True
-        box = self._transport.hub.boxes[self._key]
+        box = self._transport.hub.box(self._key)
         if not box:
             self._transport.check()
             return False
@@ -158,7 +165,7 @@ class LocalTransport:
     def isend(self, data: Bytes, destination: int, tag: int) -> _Sent:
         """Put a copy of ``data`` in the destination's mailbox."""
         self.check()
-        self.hub.boxes[destination, self.rank, tag].append(data.copy())
+        self.hub.box((destination, self.rank, tag)).append(data.copy())
         self.hub.arrived[destination].set()
         return _Sent()
 
