@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
 import ifog
+from ifog.context import current
+from ifog.layout import Layout
 
 GRAPHS = ("ring", "exponential", "star", "grid", "complete", "symmetric_exponential")
+
+
+def layouts():
+    """Ways in which the ranks may sit on machines, also unequally and out of order."""
+    n = ifog.size()
+    ways = [
+        [0] * n,
+        range(n),
+        [r // 2 for r in range(n)],
+        [r // 3 for r in range(n)],
+        [r % 2 for r in range(n)],
+        [max(0, r - n // 2) for r in range(n)],
+    ]
+    return sorted({tuple(way) for way in ways})
+
+
+@contextmanager
+def on(machines):
+    """The ranks sit on these machines meanwhile; every rank must enter it."""
+    context = current()
+    before = context.layout
+    context.arrange(Layout(tuple(machines)))
+    try:
+        yield
+    finally:
+        context.arrange(before)
+
+
+def machine_means(machines, x):
+    """[M, ...] the mean of x, [n, ...], over the ranks of every machine."""
+    return torch.stack(
+        [
+            x[[r for r in range(len(machines)) if machines[r] == m]].mean(0)
+            for m in range(max(machines) + 1)
+        ]
+    )
 
 
 def stack(shape=(3,), dtype=torch.float64, seed=0):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -16,9 +18,11 @@ import ifog
 from ifog.errors import IfogError, NotInitializedError, PeerFailedError
 from ifog.mpiexec import environment, flags, mpiexec
 from ifog.testing import run_ranks
+from ifog.transport.local import LocalHub
 
 LAWS_FILE = Path(__file__).with_name("laws.py")
-SIZES = (1, 2, 4, 5)
+SIZES = (1, 2, 3, 4, 5, 8)
+RANKS_PER_MACHINE = {4: 2, 5: 2, 8: 4}  # in MPI jobs of these sizes; in the others the real ones
 MPI_SECONDS = 100
 
 
@@ -39,9 +43,11 @@ def mpi_verdicts(tmp_path_factory):
             path = folder / str(n)
             # What a killed job leaves behind then goes with the other files of the test.
             options = flags(str(folder), str(folder))
+            machines = RANKS_PER_MACHINE.get(n)
+            told_machines = {"BLUEFOG_NODES_PER_MACHINE": str(machines)} if machines else {}
             job = subprocess.Popen(
                 [mpiexec(), "-n", str(n), *options, sys.executable, LAWS_FILE, path],
-                env={**os.environ, **environment(n), "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **environment(n), "OMP_NUM_THREADS": "1", **told_machines},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -96,3 +102,37 @@ def test_a_rank_that_never_comes_is_named():
 def test_operations_before_init_say_what_to_call():
     with pytest.raises(NotInitializedError, match=r"ifog\.init\(\)"):
         ifog.rank()
+
+
+class _Switch:
+    """Garbage whose finalizer lets other threads run in the middle of whatever made it be found."""
+
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        threading.Event().wait(1e-5)
+
+
+def test_two_ends_of_an_edge_share_one_mailbox_whatever_the_garbage_collector_does():
+    hub, both = LocalHub(2), threading.Barrier(2, timeout=10)
+    found = {0: [], 1: []}
+
+    def work(end):
+        for tag in range(200):
+            both.wait()
+            _Switch()
+            found[end].append(hub.box((1, 0, tag)))
+
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        threads = [threading.Thread(target=work, args=(end,), daemon=True) for end in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        gc.set_threshold(*before)
+    assert len(found[0]) == len(found[1]) == 200
+    assert all(a is b for a, b in zip(found[0], found[1], strict=True))
