@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -110,8 +110,7 @@ class Timeline:
         if seq:
             start = CellStart(rank, base, seq, context.size, context.participants)
             lines += self._layout.lines(start)
-        self._file.write("[\n" + ",\n".join(lines))
-        self._file.flush()
+        self._put("[\n" + ",\n".join(lines))
 
     def __enter__(self) -> Timeline:
         return self
@@ -166,7 +165,8 @@ class Timeline:
         with self._lock:
             ends = self._layout.close(now())
             self._put("".join(f",\n{line}" for line in ends) + "\n]\n")
-            self._file.close()
+            with suppress(OSError):  # what a full disk did not take is tried again
+                self._file.close()
 
     def _put(self, text: str) -> None:
         if not text or self._broken or self._file.closed:
@@ -176,7 +176,8 @@ class Timeline:
             self._file.flush()
         except OSError as error:
             self._broken = True  # a full disk must not end the computation
-            warnings.warn(f"the timeline {self.path} ends here: {error}", stacklevel=2)
+            text = f"the timeline {self.path} ends here: {error}"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def _run(self) -> None:
         while not self._closed.wait(_PERIOD):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from json import dumps
 from typing import Any, NamedTuple
 
@@ -31,6 +32,17 @@ class Activity(NamedTuple):
     activity: str
 
 
+@lru_cache(maxsize=4096)
+def _quoted(text: str) -> str:
+    return dumps(text, ensure_ascii=False)
+
+
+@lru_cache(maxsize=4096)
+def _ranks(ranks: tuple[int, ...]) -> str:
+    return dumps([int(rank) for rank in ranks])
+
+
+@lru_cache(maxsize=4096)
 def _printable(text: str) -> str:
     """The text as a JSON string without escapes of control characters, which Perfetto rejects."""
     return dumps("".join(c if c.isprintable() else " " for c in text), ensure_ascii=False)
@@ -156,22 +168,13 @@ class Layout:
 
 
 def _arguments(event: OpEvent, cell: int, ticks: Callable[[float], int]) -> str:
+    # By hand: with json this would be most of what a timeline costs.
     start = ticks(event.t0)
-    weights = [weight if math.isfinite(weight) else str(weight) for weight in event.weights]
-    return dumps(
-        {
-            "op": event.op,
-            "tensor": event.name,
-            "round": event.step,
-            "cell": cell,
-            "seq": event.seq,
-            "bytes": event.nbytes,
-            "dst": event.dst,
-            "src": event.src,
-            "weights": weights,
-            "wait": round(event.wait * 1e6, 1),
-            "late": event.late,
-            "arrived": [(ticks(t) - start) / 10 for t in event.arrived],
-        },
-        ensure_ascii=False,
+    weights = ", ".join([repr(float(w)) if math.isfinite(w) else f'"{w}"' for w in event.weights])
+    arrived = ", ".join([repr((ticks(t) - start) / 10) for t in event.arrived])
+    return (
+        f'{{"op": "{event.op}", "tensor": {_quoted(event.name)}, "round": {event.step}, '
+        f'"cell": {cell}, "seq": {event.seq}, "bytes": {event.nbytes}, '
+        f'"dst": {_ranks(event.dst)}, "src": {_ranks(event.src)}, "weights": [{weights}], '
+        f'"wait": {event.wait * 1e6:.1f}, "late": {event.late}, "arrived": [{arrived}]}}'
     )
