@@ -46,7 +46,7 @@ class TelemetryReport(NamedTuple):
         ]
 
 
-def run(ranks: int, *, rounds: int = 300, pairs: int = 40) -> TelemetryReport:
+def run(ranks: int, *, rounds: int = 600, pairs: int = 40) -> TelemetryReport:
     """Measure on a cluster of ``ranks`` real ranks, the dashboard closed."""
     with Cluster(ranks) as cluster:
         cell = _CELL.format(numel=_BYTES // 8, rounds=rounds, pairs=pairs)
