@@ -22,7 +22,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-__all__ = ["main", "request", "start"]
+__all__ = ["die_by_signal", "leave_by_error", "main", "request", "start"]
 
 THREADS = "IFOG_THREADS"
 _ADDRESS_TIMEOUT = 60.0
@@ -50,7 +50,7 @@ class Engine:
         shell.set_custom_exc((BaseException,), self._raised)
         # An await in a cell never returns in an ipyparallel engine; so it is a SyntaxError.
         shell.autoawait = False
-        _leave_by_error(shell)
+        leave_by_error(shell)
         _keep_line_numbers(shell.input_transformer_manager.cleanup_transforms)
         self.kernel.control_handlers["ifog_request"] = self._answer
 
@@ -184,7 +184,7 @@ def start() -> dict[str, Any]:
     from ifog import context
 
     context.init()
-    _die_by_signal()
+    die_by_signal()
     shell: Any = get_ipython()
     _engine = Engine(shell)
     _engine.sink.attach(_engine.kernel.get_parent("shell"), busy=False)
@@ -210,7 +210,7 @@ def start() -> dict[str, Any]:
     }
 
 
-def _leave_by_error(shell: Any) -> None:
+def leave_by_error(shell: Any) -> None:
     """Make ``exit`` and ``quit`` end the cell by ``SystemExit`` instead of the whole rank."""
     from IPython.core.autocall import ZMQExitAutocall
 
@@ -275,7 +275,7 @@ def _mapped(change: Any, value: Any) -> Any:
     return value
 
 
-def _die_by_signal() -> None:
+def die_by_signal() -> None:
     """Make a failing exit visible to MPI, which notices signals but not exit codes."""
     leave, rank_process = os._exit, os.getpid()
 

@@ -165,6 +165,11 @@ class Job:
                 "without news"
             )
 
+    @property
+    def connection_files(self) -> dict[str, str]:
+        """Where the controller wrote how to reach it, for clients ("client") and for engines."""
+        return dict(self._processes.controller.connection_files)
+
     def ended(self) -> list[str]:
         """The parts that should run and do not: "the controller", "mpiexec"."""
         parts = {"the controller": self._processes.controller}

@@ -32,7 +32,6 @@ _TICK = 0.1
 _START_TIMEOUT = 60.0
 _ANSWER_TIMEOUT = 1.0
 _LOOK = 0.25  # seconds between two looks at the processes
-_ENGINE = "__import__('ifog.engine', fromlist=['engine'])"
 _STREAMS = ("stdout", "stderr")
 _HINTS = {
     "not enough slots": "Open MPI found fewer slots than ranks: try fewer ranks.",
@@ -50,13 +49,21 @@ class Line:
         about: rank -> what it told about itself.
         dead: rank -> how it died.
         broken: why no rank can be reached any more, or "".
+        connection_files: how other clients ("client") reach the ranks.
+        token: the mark of the processes.
     """
 
-    def __init__(self, job: Job, client: Any, events: EventLog) -> None:
+    def __init__(
+        self, job: Job, client: Any, events: EventLog, module: str = "ifog.engine"
+    ) -> None:
         self.about: dict[int, dict[str, Any]] = {}
         self.dead: dict[int, str] = {}
         self.broken = ""
+        self.connection_files = job.connection_files
+        self.token = job.token
         self._job = job
+        # An expression, so that the engine itself imports it.
+        self._module = f"__import__({module!r}, fromlist=['*'])"
         self._client = client
         self._events = events
         self._processes: dict[int, psutil.Process] = {}
@@ -131,10 +138,10 @@ class Line:
                 ) from error
 
     def apply(self, rank: int, function: str, *arguments: Any) -> Any:
-        """Call a function of ``ifog.engine`` on the rank's main thread; returns a future."""
+        """Call a function of the engine's module on the rank's main thread; returns a future."""
         return self._client.send_apply_request(
             self._client._mux_stream,
-            Reference(f"{_ENGINE}.{function}"),
+            Reference(f"{self._module}.{function}"),
             arguments,
             ident=self._ident(rank),
             message_future_hook=partial(self._listen, rank, None),
@@ -279,8 +286,16 @@ class Line:
             cell.take_output(rank, _SHOWN[kind], str(data.get("text/plain", "")), data)
 
 
-def connect(n: int, events: EventLog, tell: Callable[[str], None]) -> Line:
+def connect(
+    n: int, events: EventLog, tell: Callable[[str], None], module: str = "ifog.engine"
+) -> Line:
     """Start ``n`` ranks, trying twice.
+
+    Args:
+        n: how many.
+        events: where their events go.
+        tell: called with short lines about what is going on.
+        module: where the functions live that make an engine a rank and serve its client.
 
     Raises:
         ClusterStartError: they did not come up; carries the launcher's log.
@@ -288,10 +303,10 @@ def connect(n: int, events: EventLog, tell: Callable[[str], None]) -> Line:
     begun = time.monotonic()
     tell(f"starting {counted(n)}")
     try:
-        line = _attempt(n, events, tell)
+        line = _attempt(n, events, tell, module)
     except ClusterStartError as error:
         tell(f"that failed: {str(error).splitlines()[0]}; trying once more")
-        line = _attempt(n, events, tell)
+        line = _attempt(n, events, tell, module)
     verb = "is" if n == 1 else "are"
     try:
         tell(f"{counted(n)} {verb} ready after {time.monotonic() - begun:.1f} s")
@@ -301,7 +316,7 @@ def connect(n: int, events: EventLog, tell: Callable[[str], None]) -> Line:
     return line
 
 
-def _attempt(n: int, events: EventLog, tell: Callable[[str], None]) -> Line:
+def _attempt(n: int, events: EventLog, tell: Callable[[str], None], module: str) -> Line:
     untold: list[BaseException] = []
 
     def progress(text: str) -> None:
@@ -313,7 +328,7 @@ def _attempt(n: int, events: EventLog, tell: Callable[[str], None]) -> Line:
 
     job = Job(n)
     try:
-        line = Line(job, job.start(progress), events)
+        line = Line(job, job.start(progress), events, module)
         line.introduce(n, _START_TIMEOUT)
     except BaseException as error:
         log = job.log()

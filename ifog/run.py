@@ -277,6 +277,8 @@ class _Run:
         signal.set_wakeup_fd(self._wakeup[1].fileno(), warn_on_full_buffer=False)
         for name in FORWARDED:
             number = getattr(signal, name)
+            if name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # started by nohup
             self._handlers[number] = signal.signal(number, lambda k, _: self.signals.append(k))
 
     def _pass_on(self, number: int) -> None:

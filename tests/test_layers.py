@@ -22,7 +22,7 @@ LAYERS = (
     ("inference", "parameters", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("testing", "demo_ranks", "iopub", "faults"),
-    ("engine",),
+    ("engine", "px"),
     ("bench",),
     ("bluefog",),
 )
@@ -34,7 +34,7 @@ CLIENT = (
     ("launcher", "run"),
     ("cell", "line"),
     ("cluster",),
-    ("bench", "demo", "screen"),
+    ("bench", "demo", "screen", "standing"),
     ("commands",),
     ("cli",),
     ("widgets",),
@@ -42,7 +42,7 @@ CLIENT = (
 )
 ONLY_IN = {
     "mpi4py": {"transport"},
-    "ipyparallel": {"cluster", "launcher", "line", "engine", "iopub"},
+    "ipyparallel": {"bluefog", "cluster", "launcher", "line", "engine", "iopub"},
     "anywidget": {"widgets"},
     "plotly": {"widgets"},
     "torch": {name for layer in LAYERS for name in layer} - {"telemetry", "errors"},

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str]) -> None:
     os.dup2(err[1], 2)
     for descriptor in (*out, *err, told[0]):
         os.close(descriptor)
+    # What a shell starts in the background ignores interrupts; the launcher passes on real ones.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _Program(told[1]).run(kind, words)
 
 
