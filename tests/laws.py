@@ -48,7 +48,7 @@ LAWS = {
 def run_all(path):
     """Run every law on this MPI rank; write {law: traceback} to ``path`` plus the rank."""
     # Before the starter loses patience, and also where it was killed and nobody waits.
-    faulthandler.dump_traceback_later(80, exit=True)
+    faulthandler.dump_traceback_later(180, exit=True)
     ifog.init()
     failed = {}
     for name, law in LAWS.items():
