@@ -196,6 +196,16 @@ def test_nonblocking_operations_that_end_in_another_order_are_joined_by_name(tmp
     assert merged.arrows == 4
 
 
+def test_ranks_that_do_not_name_each_other_are_not_joined(tmp_path):
+    run = Run(tmp_path, [0.0] * 3)
+    run.one(0, "hierarchical_neighbor_allreduce", 0.1, 0.2, dst=(1, 2), src=(2,))
+    run.one(1, "hierarchical_neighbor_allreduce", 0.1, 0.2, dst=(0,), src=(0,))
+    run.one(2, "hierarchical_neighbor_allreduce", 0.1, 0.2, dst=(0,), src=())
+    merged, events = run.merge()
+    assert sorted((u - 1, v - 1) for u, v, _ in arrows_of(events)) == [(0, 1), (2, 0)]
+    assert merged.unmatched == 0
+
+
 def test_ranks_of_one_machine_are_put_on_its_clock_whatever_their_wall_clocks_say(tmp_path):
     # One way only, and slow: messages alone would leave half a second open.
     run = Run(tmp_path, [0.0, 0.25], clock="same", monotonic=[1000.0, 1000.0])
