@@ -58,16 +58,16 @@ def compare(
         for number, rank in places.items()
     }
     wrong = [
-        (u, v, bool(plans[u][0][v]))
-        for u in sorted(plans)
-        for v in sorted(plans)
-        if plans[u][0][v] != plans[v][1][u]
+        (u, v, bool(sends[v]))
+        for u, (sends, _) in plans.items()
+        for v, (_, hears) in plans.items()
+        if sends[v] != hears[u]
     ]
     if wrong:
-        u, v, sends = wrong[0]
+        u, v, u_sends = min(wrong)
         told = (
             f"{node} {u} sends to {node} {v}, but {node} {v} does not receive from {node} {u}"
-            if sends
+            if u_sends
             else f"{node} {v} receives from {node} {u}, but {node} {u} does not send to {node} {v}"
         )
         more = f" (and {len(wrong) - 1} more edges)" if len(wrong) > 1 else ""

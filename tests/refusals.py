@@ -81,6 +81,59 @@ def law_unmatched_plans_raise_on_every_rank_and_name_the_edge():
     assert ifog.allreduce(torch.ones(1), name="g").item() == 1.0
 
 
+def law_static_and_dynamic_calls_do_not_mix():
+    n, r = ifog.size(), ifog.rank()
+    if n == 1:
+        return
+    ifog.set_topology("complete")
+    others = [j for j in range(n) if j != r]
+    for numel in (3, 5000):
+        x = torch.ones(numel)
+
+        def mix(x=x):
+            if r == 0:
+                return ifog.neighbor_allreduce(x, name="x")
+            even = dict.fromkeys(others, 1 / n)
+            return ifog.neighbor_allreduce(
+                x, self_weight=1 / n, src_weights=even, dst_weights=others, name="x"
+            )
+
+        def gather(x=x):
+            if r == 0:
+                return ifog.neighbor_allgather(x, name="x")
+            return ifog.neighbor_allgather(x, src_ranks=others, dst_ranks=others, name="x")
+
+        for call in (mix, gather):
+            raises(errors.MismatchError, call, "same form", f"rank {r}" if r == 0 else "rank 0")
+    assert ifog.neighbor_allreduce(torch.ones(2), name="x").tolist() == [1.0, 1.0]
+
+
+def law_every_kind_of_operation_refuses_a_second_of_its_name():
+    r, n = ifog.rank(), ifog.size()
+    if n == 1:
+        return
+    ifog.set_topology("complete")
+    x = torch.ones(2)
+    for start in (
+        ifog.allreduce_nonblocking,
+        ifog.allreduce_nonblocking_,
+        ifog.broadcast_nonblocking,
+        ifog.broadcast_nonblocking_,
+        ifog.allgather_nonblocking,
+        ifog.neighbor_allreduce_nonblocking,
+        ifog.neighbor_allgather_nonblocking,
+    ):
+        if r == 0:
+            ifog.barrier()
+            start(x, name="x").wait()
+            continue
+        # Rank 0 is not there yet, so this cannot have finished.
+        handle = start(x, name="x")
+        raises(errors.ArgumentError, lambda: start(x, name="x"), "in flight")  # noqa: B023
+        ifog.barrier()
+        handle.wait()
+
+
 def law_bad_arguments_are_refused_before_anything_is_sent():
     n, x = ifog.size(), torch.ones(2)
     ifog.set_topology("ring")
@@ -152,6 +205,13 @@ def law_ranks_outside_the_cell_are_refused_at_once():
                 "0,1",
             )
             raises(errors.ParticipationError, ifog.barrier, "all ranks")
+            raises(
+                errors.ParticipationError,
+                lambda: ifog.neighbor_allreduce(
+                    torch.ones(2), self_weight=1.0, src_weights={}, dst_weights=[2]
+                ),
+                "rank 2",
+            )
             other = 1 - ifog.rank()
             got = ifog.neighbor_allreduce(
                 torch.tensor([float(ifog.rank())]),
