@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import random
 import subprocess
@@ -15,7 +14,6 @@ import pytest
 
 from ifog import cli
 from ifog.bluefog.timeline import TimelineFile
-from ifog.clocks import offsets
 from ifog.errors import ArgumentError
 from ifog.mpiexec import environment, flags, mpiexec
 from ifog.telemetry import EPOCH, OpEvent
@@ -24,55 +22,6 @@ from ifog.traceformat import check, check_file
 from ifog.tracks import Layout
 
 START = EPOCH + 1000.0
-
-
-def connected(n, generator):
-    """The edges of a random strongly connected graph: a ring and some more."""
-    edges = {(u, (u + 1) % n) for u in range(n)}
-    return edges | {
-        (u, v) for u in range(n) for v in range(n) if u != v and generator.random() < 0.2
-    }
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_offsets_are_found_within_their_uncertainty_and_leave_no_message_back_in_time(seed):
-    generator = random.Random(seed)
-    n = generator.randint(2, 9)
-    true = [0.0, *(generator.uniform(-5, 5) for _ in range(n - 1))]
-    slowest = 80e-6
-    delays = {
-        (u, v): generator.uniform(5e-6, slowest) + true[v] - true[u]
-        for u, v in connected(n, generator)
-    }
-    found, contradictory = offsets(range(n), delays, 0)
-    assert not contradictory
-    assert found[0] == (0.0, 0.0)
-    for rank in range(n):
-        assert abs(found[rank].seconds - true[rank]) <= found[rank].uncertainty + 1e-9
-        # A message there and back, along a path of at most n - 1 edges each.
-        assert found[rank].uncertainty <= (n - 1) * slowest
-    for (u, v), delay in delays.items():
-        assert delay - found[v].seconds + found[u].seconds >= -1e-8
-
-
-def test_equal_delays_both_ways_give_the_exact_offset():
-    found, _ = offsets([0, 1], {(0, 1): 3.7 + 1e-4, (1, 0): 1e-4 - 3.7}, 0)
-    assert found[1].seconds == pytest.approx(3.7, abs=1e-9)
-    assert found[1].uncertainty == pytest.approx(1e-4, abs=1e-9)
-
-
-def test_messages_one_way_correct_only_what_cannot_be():
-    found, contradictory = offsets([0, 1, 2, 3], {(0, 1): 0.5, (0, 2): -0.5}, 0)
-    assert not contradictory
-    assert [found[rank].seconds for rank in range(4)] == [0.0, 0.0, -0.5, 0.0]
-    assert all(math.isinf(found[rank].uncertainty) for rank in (1, 2, 3))
-
-
-def test_delays_that_contradict_each_other_are_told_and_the_least_is_added():
-    found, contradictory = offsets([0, 1], {(0, 1): 1.0 - 1e-3, (1, 0): -1.0 - 1e-3}, 0)
-    assert contradictory
-    assert found[1].seconds == pytest.approx(1.0, abs=1e-9)
-    assert found[1].uncertainty <= 1.1e-3
 
 
 class Run:
@@ -347,85 +296,6 @@ def test_bluefogs_files_are_put_side_by_side(tmp_path):
     assert sorted(names.values()) == [f"rank {r}: allreduce.{t}" for r in (0, 1) for t in "xy"]
     begins = sorted(e["ts"] for e in events if e.get("name") == "MPI_ALLREDUCE")
     assert begins[2] - begins[0] == pytest.approx(1e6, abs=1)
-
-
-def good():
-    """A small trace in which everything occurs."""
-    track = {"pid": 1, "tid": 10}
-    other = {"pid": 2, "tid": 20}
-    arrow = {"cat": "message", "name": "message", "id": 5}
-    return [
-        {"ph": "M", **track, "name": "process_name", "args": {"name": "rank 0"}},
-        {"ph": "M", **track, "name": "thread_sort_index", "args": {"sort_index": 1}},
-        {"ph": "X", **track, "ts": 10.0, "dur": 10.0, "name": "op", "cat": "op"},
-        {"ph": "X", **track, "ts": 12.0, "dur": 3.0, "name": "wait", "cat": "wait"},
-        {"ph": "B", **other, "ts": 11.0, "name": "outer"},
-        {"ph": "B", **other, "ts": 12.0, "name": "inner"},
-        {"ph": "E", **other, "ts": 13.0},
-        {"ph": "E", **other, "ts": 30.0, "name": "outer"},
-        {"ph": "i", **other, "ts": 12.5, "s": "t", "name": "stuck"},
-        {"ph": "C", **other, "ts": 12.5, "name": "norm", "args": {"x": 1.5}},
-        {"ph": "s", **track, "ts": 10.0, **arrow},
-        {"ph": "f", **other, "ts": 12.2, **arrow, "bp": "e"},
-    ]
-
-
-def test_a_good_trace_passes():
-    assert check(good()) == []
-
-
-@pytest.mark.parametrize(
-    ("number", "change", "problem"),
-    [
-        (2, {"ph": "Y"}, "unknown phase"),
-        (2, {"ph": None}, "unknown phase"),
-        (2, {"pid": "1"}, "pid is not an integer"),
-        (2, {"tid": 1.5}, "tid is not an integer"),
-        (2, {"ts": "10"}, "ts is not a number"),
-        (2, {"ts": math.nan}, "ts is not a number"),
-        (2, {"dur": -1}, "dur is not a number"),
-        (2, {"dur": None}, "dur is not a number"),
-        (2, {"name": None}, "it has no name"),
-        (2, {"args": []}, "args is not an object"),
-        (2, {"dur": 4.0}, "ends after the one around it"),
-        (3, {"dur": 9.0}, "ends after the one around it"),
-        (0, {"args": {}}, "process_name without a name"),
-        (1, {"args": {"sort_index": "1"}}, "without an integer sort_index"),
-        (4, {"tid": 21}, "never began"),
-        (6, {"ph": "i"}, "it has no name"),
-        (6, {"name": "outer"}, "ends 'outer' inside 'inner'"),
-        (7, {"tid": 21}, "never ends"),
-        (8, {"s": "x"}, "scope"),
-        (9, {"args": {"x": "high"}}, "not numbers"),
-        (10, {"id": 6}, "0 beginnings and 1 ends"),
-        (10, {"id": None}, "without id or cat"),
-        (10, {"cat": "other"}, "beginnings"),
-        (10, {"ts": 9.0}, "lies in no slice"),
-        (10, {"ts": 15.0}, "goes back in time"),
-        (11, {"bp": "x"}, 'without bp "e"'),
-        (11, {"tid": 22}, "lies in no slice"),
-    ],
-)
-def test_planted_damage_is_found(number, change, problem):
-    events = good()
-    events[number] = {**events[number], **change}
-    found = check(events)
-    assert any(problem in text for text in found), found
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("[{]", "not JSON"),
-        ('[{"ph": "M", "pid": 1, "tid": 1, "name": "x", "args": {"v": NaN}}]', "NaN"),
-        ("3", "neither an array"),
-        ('{"events": []}', "neither an array"),
-        ("[3]", "not an object"),
-    ],
-)
-def test_files_that_are_no_traces_are_found(text, problem, tmp_path):
-    (tmp_path / "x.json").write_text(text)
-    assert any(problem in line for line in check_file(tmp_path / "x.json"))
 
 
 def test_the_command_merges_and_checks(tmp_path, capsys):
