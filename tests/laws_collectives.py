@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from spmd import raises, stack
+from spmd import near, raises, stack
 
 import ifog
 from ifog import errors
@@ -43,8 +43,8 @@ def law_outputs_carry_no_gradient():
 
 def law_allreduce_sums_and_averages():
     x, r = stack((2, 3)), ifog.rank()
-    assert torch.allclose(ifog.allreduce(x[r]), x.mean(0), atol=1e-15)
-    assert torch.allclose(ifog.allreduce(x[r], average=False), x.sum(0), atol=1e-14)
+    assert near(ifog.allreduce(x[r]), x.mean(0))
+    assert near(ifog.allreduce(x[r], average=False), x.sum(0))
     total = ifog.allreduce(torch.tensor(r + 1), average=False)
     assert total.item() == ifog.size() * (ifog.size() + 1) // 2
     assert ifog.allreduce(torch.tensor(float(r))).item() == (ifog.size() - 1) / 2
@@ -107,7 +107,7 @@ def law_handles_may_be_waited_for_in_any_order():
     second = ifog.neighbor_allreduce_nonblocking(x[ifog.rank()])
     for handle in (first, second) if ifog.rank() % 2 else (second, first):
         handle.wait()
-    assert torch.allclose(first.wait(), x.mean(0), atol=1e-14)
+    assert near(first.wait(), x.mean(0))
 
 
 def law_arguments_may_be_given_by_position():
@@ -197,9 +197,9 @@ def law_in_place_forms_write_into_their_argument_whatever_its_strides():
         x = stack(shape)
         for view, other, third in zip(views(x[r]), views(x[r]), views(x[r]), strict=True):
             assert ifog.allreduce_(view) is view
-            assert torch.allclose(view, x.mean(0), atol=1e-14)
+            assert near(view, x.mean(0))
             assert ifog.allreduce_nonblocking_(other, average=False).wait() is other
-            assert torch.allclose(other, x.sum(0), atol=1e-13)
+            assert near(other, x.sum(0), atol=1e-13)
             assert ifog.broadcast_(third, n - 1) is third
             assert torch.equal(third, x[n - 1])
             handle = ifog.broadcast_nonblocking_(view.copy_(x[r]), 0)

@@ -73,6 +73,12 @@ def mixed(w, x):
     return torch.einsum("vu,u...->v...", w, x)
 
 
+def near(got, expected, *, atol=1e-14):
+    """Whether two tensors are the same up to rounding, their shapes included."""
+    # torch.allclose forgives five digits by default, and shapes that broadcast.
+    return got.shape == expected.shape and torch.allclose(got, expected, rtol=0, atol=atol)
+
+
 def raises(error, function, *words):
     try:
         function()
