@@ -172,6 +172,21 @@ def test_metropolis_weights_of_the_grid_are_those_of_the_generator():
     assert np.allclose(weights.matrix(weights.metropolis(graph)), weights.matrix(graph))
 
 
+@pytest.mark.parametrize("counts", [[1, 1, 1, 1, 1], [2, 2, 1, 4, 3], [100, 1, 1, 7, 1]])
+def test_metropolis_with_counts_keeps_the_mean_over_what_the_nodes_stand_for(counts):
+    for graph in (topology.ring(5), topology.star(5), topology.complete(5)):
+        W = weights.matrix(weights.metropolis(graph, counts=counts))
+        assert np.allclose(W.sum(axis=1), 1, atol=1e-15)
+        assert np.allclose(np.array(counts) @ W, counts, rtol=1e-14)
+        assert (W >= 0).all()
+        assert weights.spectral_rate(W) < 1
+    even = weights.matrix(weights.metropolis(topology.star(5), counts=[3] * 5))
+    assert np.allclose(even, weights.matrix(weights.metropolis(topology.star(5))), atol=1e-15)
+    for wrong in ([1, 2], [1, 1, 1, 1, 0]):
+        with pytest.raises(ArgumentError, match="counts"):
+            weights.metropolis(topology.ring(5), counts=wrong)
+
+
 def test_metropolis_needs_both_directions():
     with pytest.raises(ArgumentError, match="both directions"):
         weights.metropolis(topology.exponential(8))
