@@ -237,7 +237,7 @@ def _explained(code: object) -> tuple[int, str]:
 
 def _script(path: str, *arguments: str) -> None:
     module = _fresh_main([path, *arguments], os.path.dirname(os.path.realpath(path)))  # noqa: PTH120
-    module["__file__"] = os.path.abspath(path)  # noqa: PTH100 - what Python sets, links kept
+    module["__file__"] = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - as Python does
     with open(path, "rb") as file:  # noqa: PTH123 - pathlib need not be imported for it
         source = file.read()
     exec(compile(source, module["__file__"], "exec", dont_inherit=True), module)

@@ -1,0 +1,343 @@
+"""``ifog run`` on real ranks: programs run as they would alone, and their ends are passed on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ifog import launched
+from ifog.mpiexec import environment, flags, mpiexec
+
+pytestmark = pytest.mark.mpi
+SECONDS = 60
+IFOG = str(Path(sys.executable).with_name("ifog"))
+START = "import ifog, os, sys, time, torch\nifog.init()\nrank = ifog.rank()\nifog.barrier()\n"
+# Without torch a rank is there in a tenth of the time.
+MPI = "import os, sys, time\nfrom mpi4py import MPI\nworld = MPI.COMM_WORLD\nrank = world.rank\n"
+
+
+class Program:
+    """A process that is killed at the end of its test."""
+
+    def __init__(self, command, folder, **variables):
+        private = folder / "private"
+        private.mkdir(exist_ok=True)
+        self.private = private
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "TMPDIR": str(private), **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self):
+        try:
+            out, err = self.process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate(timeout=SECONDS)
+            pytest.fail(f"still running after {SECONDS} s: {out}\n{err}")
+        return self.process.returncode, out, err
+
+    def lines(self, count):
+        """The first lines of output, within the time."""
+        clock = threading.Timer(SECONDS, self.process.kill)
+        clock.start()
+        try:
+            found = [self.process.stdout.readline() for _ in range(count)]
+        finally:
+            clock.cancel()
+        assert all(found), f"the output ended early: {found} {self.process.stderr.read()}"
+        return found
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def run(*words, script=None, **variables):
+        if script is not None:
+            (tmp_path / "program.py").write_text(script)
+        started.append(Program([IFOG, "run", *words], tmp_path, **variables))
+        return started[-1]
+
+    yield run
+    for program in started:
+        # The guard then ends the ranks.
+        program.process.kill()
+        program.process.communicate(timeout=SECONDS)
+
+
+LOOK = """
+import json, os, pickle, sys
+class Mine: pass
+assert type(pickle.loads(pickle.dumps(Mine()))) is Mine
+assert sys.modules["__main__"].Mine is Mine
+print(json.dumps([sys.argv, __file__, __name__, sys.path[:1], __spec__ is None, os.getcwd(),
+    sorted(name for name in globals() if name not in ("__loader__", "__cached__"))]))
+"""
+
+
+def test_a_script_sees_what_it_sees_under_python(start, tmp_path):
+    program = start("-n", "1", "sub/../program.py", "-n", "a b", script=LOOK)
+    (tmp_path / "sub").mkdir()
+    alone = [sys.executable, "sub/../program.py", "-n", "a b"]
+    expected = subprocess.run(
+        alone, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=True
+    )
+    assert program.finish() == (0, expected.stdout, "")
+    assert json.loads(expected.stdout)[0][1:] == ["-n", "a b"]
+
+
+def test_a_module_sees_what_it_sees_under_python(start, tmp_path):
+    look = "import json, sys\nprint(json.dumps([sys.argv, __name__, sys.path[0], __package__]))\n"
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__main__.py").write_text(look)
+    program = start("-n", "1", "-m", "package", "-m", "x")
+    expected = subprocess.run(
+        [sys.executable, "-m", "package", "-m", "x"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=True,
+    )  # fmt: skip
+    assert program.finish() == (0, expected.stdout, "")
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_every_rank_runs_the_script(start, n):
+    script = START + "print(rank, ifog.allreduce(torch.tensor([float(rank)])).item())\n"
+    program = start("-n", str(n), "program.py", script=script)
+    status, out, err = program.finish()
+    assert (status, err) == (0, "")
+    assert sorted(out.splitlines()) == [f"{rank} {(n - 1) / 2}" for rank in range(n)]
+    assert list(program.private.iterdir()) == []
+
+
+def test_sixteen_ranks_fit_on_any_machine(start):
+    code = "import os; print(os.environ['OMPI_COMM_WORLD_RANK'])"
+    status, out, _ = start("-n", "16", "python", "-c", code).finish()
+    assert status == 0
+    assert sorted(map(int, out.split())) == list(range(16))
+
+
+def test_the_number_of_ranks_is_that_of_the_slots(start):
+    script = MPI + "print(rank, world.size)\n"
+    status, out, err = start("-H", "localhost:2", "program.py", script=script).finish()
+    assert (status, err) == (0, "")
+    assert sorted(out.splitlines()) == ["0 2", "1 2"]
+
+
+def test_without_a_launcher_the_script_is_the_only_rank(tmp_path):
+    (tmp_path / "program.py").write_text(START + "print(rank, ifog.size(), ifog.local_size())\n")
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 1 1\n", "")
+
+
+def test_tagged_lines_are_whole_and_name_their_rank(start):
+    code = (
+        "import os, sys\n"
+        "for k in range(50):\n"
+        "    sys.stdout.write(f'line {k} ' + 'x' * 300); sys.stdout.flush(); print(' end')\n"
+        "print('bad', file=sys.stderr)"
+    )
+    status, out, err = start("-n", "3", "--tag", "python", "-c", code).finish()
+    assert status == 0
+    lines = [re.fullmatch(r"\[([012])\] line (\d+) x{300} end", line) for line in out.splitlines()]
+    assert all(lines)
+    for rank in "012":
+        assert [int(found[2]) for found in lines if found[1] == rank] == list(range(50))
+    assert sorted(err.splitlines()) == [f"[{rank}] bad" for rank in range(3)]
+
+
+def test_output_comes_while_the_program_runs(start):
+    script = MPI + "print('here')\nwhile True: time.sleep(0.1)\n"
+    program = start("-n", "2", "program.py", script=script)
+    assert program.lines(2) == ["here\n", "here\n"]
+
+
+def test_a_crash_ends_all_and_its_traceback_is_last(start):
+    script = START + (
+        "print('working', file=sys.stderr)\n"
+        "def fail():\n    raise ValueError('mine')\n"
+        "if rank == 1: fail()\n"
+        "ifog.allreduce(torch.ones(3))\n"
+    )
+    status, _, err = start("-n", "3", "program.py", script=script).finish()
+    assert status == 1
+    head, _, text = err.partition("ifog: rank 1 failed:\n")
+    assert head.count("working") == 3
+    assert "Traceback" not in head
+    assert "ranks 0,2 stopped when it did" in head
+    lines = text.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1].endswith('program.py", line 8, in <module>')
+    assert lines[-1] == "ValueError: mine"
+
+
+def test_a_crash_ends_ranks_that_never_communicate(start):
+    script = MPI + "if rank == 0: raise ValueError('mine')\nwhile True: pass\n"
+    begun = time.monotonic()
+    program = start("-n", "3", "--grace", "0.5", "program.py", script=script)
+    status, _, err = program.finish()
+    assert status == 1
+    assert "ranks 1-2 did not end and were killed" in err
+    assert err.endswith("ValueError: mine\n")
+    assert time.monotonic() - begun < SECONDS / 2
+    assert list(program.private.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("leave", "status"),
+    [
+        ("sys.exit(3)", 3),
+        ("os._exit(4)", 4),
+        ("os.kill(os.getpid(), 9)", 137),
+        ("sys.exit('bad luck')", 1),
+    ],
+)
+def test_the_status_of_the_rank_that_left_is_passed_on(start, leave, status):
+    script = MPI + f"world.Barrier()\nif rank == 1: {leave}\nworld.Barrier()\n"
+    found, _, err = start("-n", "3", "--grace", "0.5", "program.py", script=script).finish()
+    assert found == status
+    assert "Traceback" not in err
+    assert ("bad luck\n" in err) == ("bad luck" in leave)
+
+
+def test_a_rank_that_is_done_does_not_end_the_others(start):
+    script = MPI + (
+        "if rank == 0: sys.exit(0)\n"
+        "if rank == 1: raise SystemExit\n"
+        "time.sleep(1)\nprint('done', rank)\n"
+    )
+    status, out, err = start("-n", "3", "--grace", "0", "program.py", script=script).finish()
+    assert (status, out, err) == (0, "done 2\n", "")
+
+
+def test_an_interrupt_ends_ranks_wherever_they_are(start):
+    script = START + (
+        "print('ready')\nif rank == 0:\n    while True: pass\nifog.allreduce(torch.ones(3))\n"
+    )
+    program = start("-n", "2", "program.py", script=script)
+    program.lines(2)
+    program.process.send_signal(signal.SIGINT)
+    status, _, err = program.finish()
+    assert status == 128 + signal.SIGINT
+    places = sorted(re.findall(r"rank (\d) was interrupted at .*program.py:(\d)", err))
+    assert places == [("0", "7"), ("1", "8")]
+    assert list(program.private.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_ranks_that_are_inside_mpi(start, number):
+    script = MPI + "print('ready', flush=True)\nif rank: world.Recv(bytearray(1), 0)\n"
+    program = start("-n", "2", "--grace", "0.5", "program.py", script=script)
+    program.lines(2)
+    program.process.send_signal(number)
+    assert program.finish()[0] == 128 + number
+    assert list(program.private.iterdir()) == []
+
+
+def test_a_program_may_handle_its_signals(start):
+    script = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('told', flush=True))\n"
+        "print('ready', flush=True)\n"
+        "while True: time.sleep(0.05)\n"
+    )
+    program = start("-n", "2", "program.py", script=script)
+    program.lines(2)
+    program.process.send_signal(signal.SIGUSR1)
+    assert program.lines(2) == ["told\n", "told\n"]
+    program.process.send_signal(signal.SIGTERM)
+    assert program.finish()[0] == 7
+
+
+def test_nothing_stays_when_the_launcher_is_killed(start):
+    script = MPI + "print(os.getpid())\nif rank == 0:\n    while True: pass\nworld.Barrier()\n"
+    program = start("-n", "3", "program.py", script=script)
+    ranks = [psutil.Process(int(line)) for line in program.lines(3)]
+    others = psutil.Process(program.process.pid).children(recursive=True)
+    assert {rank.pid for rank in ranks} <= {process.pid for process in others}
+    program.process.kill()
+    _, alive = psutil.wait_procs([*ranks, *others], timeout=20)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    assert list(program.private.iterdir()) == []
+
+
+def test_a_failing_test_session_on_one_rank_is_a_failure(start, tmp_path):
+    (tmp_path / "test_mine.py").write_text(
+        "import ifog, torch\n"
+        "def test_rank():\n    ifog.init()\n    assert ifog.rank() != 1\n"
+        "def test_op():\n    assert ifog.allreduce(torch.ones(1)).item() == 1\n"
+    )
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py")
+    status, out, err = start("-n", "2", *words).finish()
+    assert status == 1
+    assert "1 failed, 1 passed" in out
+    assert "2 passed" in out
+    assert err.endswith("ifog: rank 1 ended with status 1\n")
+
+
+def test_other_commands_run_too(start):
+    status, out, err = start("-n", "2", "sh", "-c", "echo $OMPI_COMM_WORLD_RANK; exit 5").finish()
+    assert status == 5
+    assert sorted(out.split()) == ["0", "1"]
+    assert err.endswith("ended with status 5\n")
+
+
+def test_a_users_threads_are_kept(start):
+    code = "import os; print(os.environ['OMP_NUM_THREADS'])"
+    words = ("-n", "2", "python", "-c", code)
+    assert start(*words, OMP_NUM_THREADS="3").finish() == (0, "3\n3\n", "")
+
+
+def test_programs_for_bluefog_find_ifog_even_in_child_processes(start):
+    script = (
+        "import subprocess, sys\n"
+        "import bluefog.torch as bf, torch\n"
+        "from bluefog.common import topology_util\n"
+        "bf.init(topology_util.RingGraph)\n"
+        "x = bf.neighbor_allreduce(torch.tensor([float(bf.rank())]))\n"
+        "print(bf.size(), x.item(), flush=True)\n"
+        "look = 'import bluefog.torch as bf; print(bf.init.__module__)'\n"
+        "subprocess.run([sys.executable, '-c', look], check=True)\n"
+    )
+    status, out, err = start("-n", "2", "--as-bluefog", "program.py", script=script).finish()
+    assert (status, err) == (0, "")
+    assert sorted(out.splitlines()) == ["2 0.5"] * 2 + ["ifog.bluefog.lifecycle"] * 2
+
+
+def test_without_being_asked_bluefog_is_not_there(start):
+    program = start("-n", "1", "program.py", script="import bluefog\n")
+    assert program.finish()[2].endswith("ModuleNotFoundError: No module named 'bluefog'\n")
+
+
+def test_a_launcher_on_another_machine_is_told_by_marked_lines(tmp_path):
+    code = "import os, sys; print('out'); sys.exit(os.environ['OMPI_COMM_WORLD_RANK'] == '1')"
+    done = subprocess.run(
+        [
+            *(mpiexec(), "-n", "2", *flags(str(tmp_path), str(tmp_path)), sys.executable),
+            *(str(Path(launched.__file__).parent), "/no/such/socket", "1", "code", code),
+        ],
+        env={**os.environ, **environment(2)},
+        capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert sorted(done.stdout.splitlines()) == ["[0] out", "[1] out"]
+    said = [json.loads(line[6:]) for line in done.stderr.split("\n") if line[:6] == "\x1eifog "]
+    assert sorted(m["rank"] for m in said if m["kind"] == "hello") == [0, 1]
+    assert {m["rank"]: m["status"] for m in said if m["kind"] == "end"} == {0: 0, 1: 1}
