@@ -80,8 +80,8 @@ class Window:
             same("win_create", context.rank, claim, arrivals.parcels)
             memory = Buffers(context, like)
             first = None if zero_init else tensor.detach().cpu()
+            self._memory = memory  # another rank may ask for the tensor before open returns here
             yield from memory.open(tag, first, self._deliver)
-            self._memory = memory
             return Outcome(None, arrivals)
 
         launch("win_create", name, range(context.size), body).wait()

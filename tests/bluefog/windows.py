@@ -146,6 +146,12 @@ class Windows(unittest.TestCase):
         y = bf.win_update("x", clone=True)
         self.close(y, 10 + (self.rank + sum(self.near)) / (len(self.near) + 1))
 
+    def test_a_window_can_be_read_as_soon_as_it_is_there(self):
+        for i in range(20):
+            bf.win_create(self.mine(), f"x{i}")
+            assert bf.win_get(f"x{i}")
+        bf.barrier()
+
     def test_get_of_the_tutorial(self):
         if self.size != 4:
             return
