@@ -101,7 +101,9 @@ def optimizer_law(kind, options, root_steps, other_steps):
 
 
 def _every_optimizer(root_steps, other_steps):
-    for label, (kind, options) in VARIANTS.items():
+    # All of them at each small size; many ranks on few cores take a fifth.
+    stride = 1 if ifog.size() <= 4 else 5
+    for label, (kind, options) in list(VARIANTS.items())[::stride]:
         try:
             optimizer_law(kind, options, root_steps, other_steps)
         except AssertionError as error:
