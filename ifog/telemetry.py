@@ -22,6 +22,7 @@ __all__ = [
     "EPOCH",
     "CellEnd",
     "CellStart",
+    "DeathEvent",
     "Event",
     "EventLog",
     "GraphEvent",
@@ -146,7 +147,11 @@ class GraphEvent(NamedTuple):
 
 
 class WaitEvent(NamedTuple):
-    """Rank ``rank`` has been blocked since ``since`` in ``op`` for ``peers``; repeated while so."""
+    """Rank ``rank`` has been blocked since ``since`` in ``op`` for ``peers``; repeated while so.
+
+    It needs every one of ``peers``. ``moving`` says that something is under way already, so that
+    the wait ends whatever the peers do; ``line`` is the line of the user's cell, if it is known.
+    """
 
     rank: int
     t: float
@@ -155,9 +160,22 @@ class WaitEvent(NamedTuple):
     step: int
     peers: tuple[int, ...]
     since: float
+    moving: bool = False
+    line: int | None = None
 
 
-Event = CellStart | CellEnd | OpEvent | WatchEvent | GraphEvent | WaitEvent
+class DeathEvent(NamedTuple):
+    """The process of rank ``rank`` was found gone at ``t``, as noted by the notebook's side.
+
+    ``cause`` says how it ended, such as "signal 9"; "" where that is not known.
+    """
+
+    rank: int
+    t: float
+    cause: str
+
+
+Event = CellStart | CellEnd | OpEvent | WatchEvent | GraphEvent | WaitEvent | DeathEvent
 
 _KINDS: dict[str, Any] = {
     "start": CellStart,
@@ -166,6 +184,7 @@ _KINDS: dict[str, Any] = {
     "watch": WatchEvent,
     "graph": GraphEvent,
     "wait": WaitEvent,
+    "death": DeathEvent,
 }
 _NAMES: dict[type, str] = {cls: kind for kind, cls in _KINDS.items()}
 
