@@ -8,7 +8,6 @@ same thing. A fold owns the state it is given and may update it in place.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -16,7 +15,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ifog.numbers import count, number, percent, size
-from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, OpEvent, WaitEvent
+from ifog.ranks import Ranks, is_mixing, rank_state, track
+from ifog.telemetry import Event, GraphEvent, OpEvent
 
 __all__ = [
     "Gather",
@@ -33,17 +33,10 @@ __all__ = [
     "view_throughput",
 ]
 
-STALL = 1.0  # seconds a wait may take before it is called a stall
-_MEMORY = 0.5  # seconds over which "what a rank mostly does" is averaged
 _WINDOW = 2.0  # seconds over which rates are averaged
 _PENDING = 4096  # unfinished steps kept of one name
 
 T = TypeVar("T")
-
-
-def is_mixing(op: str) -> bool:
-    """Whether an operation is a round: an average over neighbours, not a collective."""
-    return op.startswith(("neighbor_", "hierarchical_", "pair_"))
 
 
 def listing(ranks: Sequence[int], most: int = 4) -> str:
@@ -79,137 +72,6 @@ class Gather(Generic[T]):
         for earlier in [s for s in steps if s <= step]:
             del steps[earlier]
         return items
-
-
-@dataclass
-class Ranks:
-    """What each rank does in the newest cell.
-
-    ``shares`` are the parts of the last half second spent computing, transferring and waiting,
-    ``busy_until`` when the rank's last operation ended.
-    """
-
-    n: int = 0
-    seq: int | None = None
-    members: tuple[int, ...] = ()
-    started: float = math.inf
-    last: float = 0.0
-    lost: int = 0
-    cell: dict[int, int] = field(default_factory=dict)
-    rounds: dict[int, int] = field(default_factory=dict)
-    busy_until: dict[int, float] = field(default_factory=dict)
-    shares: dict[int, tuple[float, float, float]] = field(default_factory=dict)
-    waits: dict[int, WaitEvent] = field(default_factory=dict)
-    ended: dict[int, str] = field(default_factory=dict)
-    blamed: set[int] = field(default_factory=set)
-
-    @property
-    def live(self) -> bool:
-        """Whether a rank is still at work on the cell."""
-        return any(rank not in self.ended and rank not in self.blamed for rank in self.members)
-
-    def clock(self, now: float) -> float:
-        """The time up to which the rates count: news travels a while, silence counts."""
-        return now if self.live and now - self.last > _MEMORY else self.last
-
-    @property
-    def round(self) -> int:
-        """Rounds finished by the slowest rank of the cell."""
-        return min((self.rounds.get(rank, 0) for rank in self.members), default=0)
-
-
-def _is_newer(ranks: Ranks, event: CellStart) -> bool:
-    if ranks.seq is None or event.seq > ranks.seq:
-        return True
-    return event.seq < ranks.seq and not ranks.live and event.t > ranks.last  # a new cluster
-
-
-def _start(ranks: Ranks, event: CellStart) -> None:
-    if _is_newer(ranks, event):
-        ranks.seq, ranks.members, ranks.started = event.seq, event.ranks, event.t
-        ranks.last = event.t
-        tables: tuple[dict[int, Any], ...]
-        tables = (ranks.rounds, ranks.busy_until, ranks.shares, ranks.waits, ranks.ended)
-        for table in tables:
-            table.clear()
-        ranks.blamed.clear()
-    ranks.n = max(ranks.n, event.n)
-    ranks.started = min(ranks.started, event.t)
-    ranks.cell[event.rank] = event.seq
-    ranks.busy_until[event.rank] = event.t
-
-
-def _end(ranks: Ranks, event: CellEnd) -> None:
-    error = event.error or {}
-    peer = error.get("peer")
-    raised = event.status == "error" and peer is None
-    ranks.ended[event.rank] = "dead" if raised else "finished"
-    ranks.blamed.discard(event.rank)
-    if peer is not None and peer not in ranks.ended:
-        ranks.blamed.add(peer)
-    ranks.rounds[event.rank] = max(ranks.rounds.get(event.rank, 0), event.rounds)
-    ranks.lost += event.lost
-    ranks.waits.pop(event.rank, None)
-
-
-def _operate(ranks: Ranks, event: OpEvent) -> None:
-    rank = event.rank
-    since = ranks.busy_until.get(rank, event.t0)
-    compute = max(event.t0 - since, 0.0)
-    wait = min(event.wait, max(event.t1 - max(event.t0, since), 0.0))
-    total = max(event.t1 - min(event.t0, since), 1e-9)
-    keep = math.exp(-total / _MEMORY)
-    new = (1.0 - keep) / total
-    a, b, c = ranks.shares.get(rank, (1.0, 0.0, 0.0))
-    spent = compute * new, (total - compute - wait) * new, wait * new
-    ranks.shares[rank] = a * keep + spent[0], b * keep + spent[1], c * keep + spent[2]
-    ranks.busy_until[rank] = max(since, event.t1)
-    ranks.waits.pop(rank, None)
-    if is_mixing(event.op) and event.step >= ranks.rounds.get(rank, 0):
-        ranks.rounds[rank] = event.step + 1
-
-
-def track(ranks: Ranks, event: Event) -> bool:
-    """Follow one event; whether it belongs to the newest cell."""
-    if isinstance(event, GraphEvent):
-        ranks.n = max(ranks.n, event.n)
-        return True
-    if isinstance(event, CellStart):
-        _start(ranks, event)
-    elif ranks.cell.setdefault(event.rank, ranks.seq or 0) != (ranks.seq or 0):
-        return False
-    if event.rank not in ranks.members:  # the log's beginning was lost, or an older cell goes on
-        if ranks.cell[event.rank] != (ranks.seq or 0):
-            return False
-        ranks.members = tuple(sorted({*ranks.members, event.rank}))
-        ranks.n = max(ranks.n, event.rank + 1)
-    if isinstance(event, OpEvent):
-        _operate(ranks, event)
-        ranks.last = max(ranks.last, event.t1)
-        return True
-    ranks.last = max(ranks.last, event.t)
-    if isinstance(event, CellEnd):
-        _end(ranks, event)
-    elif isinstance(event, WaitEvent) and event.since >= ranks.busy_until.get(event.rank, 0.0):
-        ranks.waits[event.rank] = event
-    return True
-
-
-def rank_state(ranks: Ranks, rank: int, now: float) -> str:
-    """computing, transferring, waiting, stalled, dead, finished, or absent from the cell."""
-    if rank not in ranks.members:
-        return "absent"
-    if rank in ranks.blamed:
-        return "dead"
-    if rank in ranks.ended:
-        return ranks.ended[rank]
-    wait = ranks.waits.get(rank)
-    if wait is not None:
-        return "stalled" if max(now, wait.t) - wait.since > STALL else "waiting"
-    if rank not in ranks.shares or now - ranks.busy_until.get(rank, now) > _MEMORY:
-        return "computing"
-    shares = ranks.shares[rank]
-    return ("computing", "transferring", "waiting")[shares.index(max(shares))]
 
 
 def _states(ranks: Ranks, now: float) -> list[str]:

@@ -24,7 +24,7 @@ from ifog.iopub import MESSAGE, events_of
 from ifog.launcher import Job
 from ifog.numbers import counted, named, rank_ranges
 from ifog.status import RankStatus
-from ifog.telemetry import EventLog
+from ifog.telemetry import DeathEvent, EventLog, now
 
 __all__ = ["Line", "connect"]
 
@@ -220,6 +220,7 @@ class Line:
         for rank, process in self._processes.items():
             if rank not in self.dead and not _lives(process):
                 self.dead[rank] = f"rank {rank} (process {process.pid}) died"
+                self._events.write([DeathEvent(rank, now(), "")])
         ended = self._job.ended()
         if ended and not self.broken and len(self.dead) < len(self.about):
             self.broken = f"{ended[0]} ended, the ranks cannot be reached"

@@ -1,0 +1,186 @@
+"""What every rank does in the newest cell, as its events tell: the ground of all other folds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from ifog.telemetry import (
+    CellEnd,
+    CellStart,
+    DeathEvent,
+    Event,
+    GraphEvent,
+    OpEvent,
+    WaitEvent,
+)
+
+__all__ = ["STALL", "Ranks", "is_mixing", "rank_state", "track"]
+
+STALL = 1.0  # seconds a wait may take before it is called a stall
+_MEMORY = 0.5  # seconds over which "what a rank mostly does" is averaged
+
+
+def is_mixing(op: str) -> bool:
+    """Whether an operation is a round: an average over neighbours, not a collective."""
+    return op.startswith(("neighbor_", "hierarchical_", "pair_"))
+
+
+@dataclass
+class Ranks:
+    """What each rank does in the newest cell.
+
+    ``shares`` are the parts of the last half second spent computing, transferring and waiting,
+    ``busy_until`` when the rank's last operation ended. ``freed`` holds the last wait of each rank
+    whose cell ended before its wait did, ``gone`` the ranks without a process, in any cell.
+    """
+
+    n: int = 0
+    seq: int | None = None
+    members: tuple[int, ...] = ()
+    started: float = math.inf
+    last: float = 0.0
+    lost: int = 0
+    cell: dict[int, int] = field(default_factory=dict)
+    rounds: dict[int, int] = field(default_factory=dict)
+    busy_until: dict[int, float] = field(default_factory=dict)
+    shares: dict[int, tuple[float, float, float]] = field(default_factory=dict)
+    waits: dict[int, WaitEvent] = field(default_factory=dict)
+    ended: dict[int, str] = field(default_factory=dict)
+    ends: dict[int, CellEnd] = field(default_factory=dict)
+    freed: dict[int, WaitEvent] = field(default_factory=dict)
+    gone: dict[int, DeathEvent] = field(default_factory=dict)
+    blamed: set[int] = field(default_factory=set)
+
+    @property
+    def live(self) -> bool:
+        """Whether a rank is still at work on the cell."""
+        over = self.ended.keys() | self.gone.keys() | self.blamed
+        return any(rank not in over for rank in self.members)
+
+    def clock(self, now: float) -> float:
+        """The time up to which the rates count: news travels a while, silence counts."""
+        return now if self.live and now - self.last > _MEMORY else self.last
+
+    @property
+    def round(self) -> int:
+        """Rounds finished by the slowest rank of the cell."""
+        return min((self.rounds.get(rank, 0) for rank in self.members), default=0)
+
+
+def _is_newer(ranks: Ranks, event: CellStart) -> bool:
+    if ranks.seq is None or event.seq > ranks.seq:
+        return True
+    return event.seq < ranks.seq and not ranks.live and event.t > ranks.last  # a new cluster
+
+
+def _start(ranks: Ranks, event: CellStart) -> None:
+    if _is_newer(ranks, event):
+        ranks.seq, ranks.members, ranks.started = event.seq, event.ranks, event.t
+        ranks.last = event.t
+        tables: tuple[dict[int, Any], ...]
+        tables = (ranks.rounds, ranks.busy_until, ranks.shares, ranks.waits, ranks.ended)
+        for table in (*tables, ranks.ends, ranks.freed):
+            table.clear()
+        ranks.blamed.clear()
+    ranks.n = max(ranks.n, event.n)
+    ranks.started = min(ranks.started, event.t)
+    ranks.cell[event.rank] = event.seq
+    ranks.busy_until[event.rank] = event.t
+    ranks.gone.pop(event.rank, None)  # another process has the number now
+
+
+def _end(ranks: Ranks, event: CellEnd) -> None:
+    error = event.error or {}
+    peer = error.get("peer")
+    raised = event.status == "error" and peer is None
+    ranks.ended[event.rank] = "dead" if raised else "finished"
+    ranks.ends[event.rank] = event
+    ranks.blamed.discard(event.rank)
+    if peer is not None and peer not in ranks.ended:
+        ranks.blamed.add(peer)
+    ranks.rounds[event.rank] = max(ranks.rounds.get(event.rank, 0), event.rounds)
+    ranks.lost += event.lost
+    wait = ranks.waits.pop(event.rank, None)
+    if wait is not None and event.status != "ok":
+        ranks.freed[event.rank] = wait
+
+
+def _operate(ranks: Ranks, event: OpEvent) -> None:
+    rank = event.rank
+    since = ranks.busy_until.get(rank, event.t0)
+    compute = max(event.t0 - since, 0.0)
+    wait = min(event.wait, max(event.t1 - max(event.t0, since), 0.0))
+    total = max(event.t1 - min(event.t0, since), 1e-9)
+    keep = math.exp(-total / _MEMORY)
+    new = (1.0 - keep) / total
+    a, b, c = ranks.shares.get(rank, (1.0, 0.0, 0.0))
+    spent = compute * new, (total - compute - wait) * new, wait * new
+    ranks.shares[rank] = a * keep + spent[0], b * keep + spent[1], c * keep + spent[2]
+    ranks.busy_until[rank] = max(since, event.t1)
+    if _ends_wait(ranks.waits.get(rank), event):
+        ranks.waits.pop(rank, None)
+    if is_mixing(event.op) and event.step >= ranks.rounds.get(rank, 0):
+        ranks.rounds[rank] = event.step + 1
+
+
+def _die(ranks: Ranks, event: DeathEvent) -> bool:
+    ranks.gone[event.rank] = event
+    ranks.waits.pop(event.rank, None)
+    ranks.blamed.discard(event.rank)
+    if event.rank in ranks.members:
+        ranks.last = max(ranks.last, event.t)
+    return True
+
+
+def _ends_wait(wait: WaitEvent | None, event: OpEvent) -> bool:
+    # An operation that ends while the rank waits for another one's handle leaves it waiting.
+    if wait is None or event.t0 >= wait.t:
+        return True
+    return (event.op, event.name, event.step) == (wait.op, wait.name, wait.step)
+
+
+def track(ranks: Ranks, event: Event) -> bool:
+    """Follow one event; whether it belongs to the newest cell."""
+    if isinstance(event, GraphEvent):
+        ranks.n = max(ranks.n, event.n)
+        return True
+    if isinstance(event, DeathEvent):
+        return _die(ranks, event)
+    if isinstance(event, CellStart):
+        _start(ranks, event)
+    elif ranks.cell.setdefault(event.rank, ranks.seq or 0) != (ranks.seq or 0):
+        return False
+    if event.rank not in ranks.members:  # the log's beginning was lost, or an older cell goes on
+        if ranks.cell[event.rank] != (ranks.seq or 0):
+            return False
+        ranks.members = tuple(sorted({*ranks.members, event.rank}))
+        ranks.n = max(ranks.n, event.rank + 1)
+    if isinstance(event, OpEvent):
+        _operate(ranks, event)
+        ranks.last = max(ranks.last, event.t1)
+        return True
+    ranks.last = max(ranks.last, event.t)
+    if isinstance(event, CellEnd):
+        _end(ranks, event)
+    elif isinstance(event, WaitEvent) and event.t >= ranks.busy_until.get(event.rank, 0.0):
+        ranks.waits[event.rank] = event
+    return True
+
+
+def rank_state(ranks: Ranks, rank: int, now: float) -> str:
+    """computing, transferring, waiting, stalled, dead, finished, or absent from the cell."""
+    if rank in ranks.gone or rank in ranks.blamed:
+        return "dead"
+    if rank not in ranks.members:
+        return "absent"
+    if rank in ranks.ended:
+        return ranks.ended[rank]
+    wait = ranks.waits.get(rank)
+    if wait is not None:
+        return "stalled" if max(now, wait.t) - wait.since > STALL else "waiting"
+    if rank not in ranks.shares or now - ranks.busy_until.get(rank, now) > _MEMORY:
+        return "computing"
+    shares = ranks.shares[rank]
+    return ("computing", "transferring", "waiting")[shares.index(max(shares))]
