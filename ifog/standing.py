@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ _PULSE = 0.25  # seconds between two looks at the ranks
 _ANSWER_TIMEOUT = 1.0
 _HEAL_TIMEOUT = 10.0
 _STOP_TIMEOUT = 30.0
+_PAUSE = 0.05
 
 
 def profile_folder(profile: str) -> Path:
@@ -63,6 +65,15 @@ class Record(NamedTuple):
             return None
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
 
+    def ended(self, timeout: float) -> bool:
+        """Wait until the process has ended, be it that its parent has not noticed yet."""
+        pause, deadline = threading.Event(), time.monotonic() + timeout
+        while self.process() is not None:
+            if time.monotonic() > deadline:
+                return False
+            pause.wait(_PAUSE)
+        return True
+
 
 def _record_file(profile: str) -> Path:
     return profile_folder(profile) / "pid" / "ifog.json"
@@ -80,9 +91,7 @@ def stop(profile: str) -> bool:
     process = record.process()
     if process is not None:
         process.terminate()
-        try:
-            process.wait(timeout=_STOP_TIMEOUT)
-        except psutil.TimeoutExpired:
+        if not record.ended(_STOP_TIMEOUT):
             process.kill()
     left = watchdog.reap(record.token, (), _STOP_TIMEOUT)
     _withdraw(profile, record)

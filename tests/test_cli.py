@@ -32,8 +32,8 @@ def test_version_is_that_of_the_package(capsys):
 def test_help_names_the_commands(capsys):
     status, out, _ = ended(capsys, "--help")
     assert status == 0
-    assert "demo" in out
-    assert "lab" in out
+    for name in ("demo", "lab", "run", "bluefog", "timeline", "bench"):
+        assert name in out
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,17 @@ def test_help_names_the_commands(capsys):
         (("demo", "--json", "."), "must be a file"),
         (("demo", "--fast"), "unknown arguments: --fast"),
         (("dance",), "invalid choice"),
+        (("run",), "nothing to run"),
+        (("run", "-n", "0", "x.py"), "0 ranks cannot run anything"),
+        (("run", "-np", "x", "x.py"), "'x' is not a number of ranks"),
+        (("run", "-n", "2", "no/such.py"), "no file 'no/such.py'"),
+        (("run", "-n", "2", "-m"), "-m needs the name of a module"),
+        (("run", "--hostfile", "no/such", "x.py"), "cannot be read"),
+        (("run", "--grace", "soon", "x.py"), "'soon' is no time"),
+        (("run", "--fast", "x.py"), "unknown arguments: --fast"),
+        (("bluefog",), "required"),
+        (("bluefog", "start"), "required: -np"),
+        (("bluefog", "start", "-np", "0"), "0 ranks cannot run anything"),
         ((), "required"),
     ],
 )
@@ -115,6 +126,39 @@ def test_lab_options_exist_in_jupyterlab():
     assert app.news_url is None
     assert app.check_for_updates_class is NeverCheckForUpdate
     assert app.extension_manager == "readonly"
+
+
+def test_hosts_are_given_once(capsys, tmp_path):
+    path = tmp_path / "hosts"
+    path.write_text("a slots=2\n")
+    status, _, err = ended(capsys, "run", "-H", "a:1", "--hostfile", str(path), "x.py")
+    assert status == 2
+    assert "not allowed with argument" in err
+
+
+def test_lab_lets_its_kernels_import_bluefog(monkeypatch, executed):
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    cli.main(["lab", "--as-bluefog", "--no-browser"])
+    first, mine = os.environ["PYTHONPATH"].split(os.pathsep)
+    code = "import bluefog, ifog; print(bluefog.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": first}, capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert (done.stdout, mine) == (b"0.3.0\n", "/mine")
+    assert executed[0][-1] == "--no-browser"
+
+
+def test_options_of_the_program_are_its_own(monkeypatch):
+    jobs = []
+    monkeypatch.setattr("ifog.run.run", lambda job: jobs.append(job) or 7)
+    assert cli.main(["run", "-n", "3", "--tag", "-m", "json.tool", "-n", "5", "--help"]) == 7
+    assert cli.main(["run", "-n", "3", __file__, "--tag", "--", "-m"]) == 7
+    assert [job.program.words for job in jobs] == [
+        ("json.tool", "-n", "5", "--help"),
+        (__file__, "--tag", "--", "-m"),
+    ]
+    assert [(job.n, job.tagged) for job in jobs] == [(3, True), (3, False)]
 
 
 def test_lab_without_the_tutorials_says_where_they_are(monkeypatch, capsys, executed, tmp_path):

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         *("--timeline", "--timeline-filename"),
         dest="timeline",
         metavar="PREFIX",
-        help="write a timeline of each rank to PREFIX<rank>.json",
+        help="write a timeline of each rank to PREFIX.<rank>.json, as BlueFog to PREFIX<rank>.json",
     )
     add("--verbose", action="store_true", help="show the command line of mpiexec")
     parser.set_defaults(refuse=parser.error)
