@@ -222,8 +222,9 @@ class _Run:
             self.heard.add(rank)
             if local:
                 self.pids[rank] = message["pid"]
-            if len(self.heard) == self.job.n and self.interrupted is None and not self.ends:
-                self.deadline = None
+            if self.interrupted is None and not any(end.status for end in self.ends.values()):
+                all_there = len(self.heard) == self.job.n
+                self.deadline = None if all_there else time.monotonic() + _START_TIMEOUT
             return
         self.end(rank, message["status"], message["report"])
 

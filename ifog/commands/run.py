@@ -31,18 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many ranks (default: the slots of -H or --hostfile, else one a processor core, "
         f"here {cores()})",
     )
-    places = parser.add_mutually_exclusive_group()
-    places.add_argument(
-        *("-H", "--hosts"), type=_of(hosts.from_list), metavar="HOST:SLOTS,...", help="where"
-    )
-    places.add_argument(
-        *("--hostfile", "-hostfile"),
-        dest="hosts",
-        type=_of(hosts.from_file),
-        metavar="FILE",
-        help="where, from a file with lines such as: node1 slots=2",
-    )
-    add("--network", metavar="CIDR", help="the network between the hosts, such as 10.0.0.0/24")
+    _add_places(parser)
     add(
         *("--tag", "--prefix-output"),
         action="store_true",
@@ -71,6 +60,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=argparse.REMAINDER,
         metavar="PROGRAM ...",
         help="a script or command and its arguments",
+    )
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    places = parser.add_mutually_exclusive_group()
+    places.add_argument(
+        *("-H", "--hosts"), type=_of(hosts.from_list), metavar="HOST:SLOTS,...", help="where"
+    )
+    places.add_argument(
+        *("--hostfile", "-hostfile"),
+        dest="hosts",
+        type=_of(hosts.from_file),
+        metavar="FILE",
+        help="where, from a file with lines such as: node1 slots=2",
+    )
+    parser.add_argument(
+        "--network", metavar="CIDR", help="the network between the hosts, such as 10.0.0.0/24"
     )
 
 
