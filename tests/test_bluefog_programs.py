@@ -63,3 +63,21 @@ def test_a_script_without_init_of_ifog_prints_what_bluefog_would(tmp_path):
     )
     told = run(script, 3, tmp_path).splitlines()
     assert sorted(told) == [f"rank {r} of 3 [1.0, 1.0]" for r in range(3)]
+
+
+def test_cells_use_the_rank_they_run_on_and_go_on_after_an_error(cluster):
+    begin = "import ifog.bluefog\nifog.bluefog.install()\nimport bluefog.torch as fog\nfog.init()"
+    cluster.run(begin, timeout=20).raise_for_error()
+    assert cluster.pull("(fog.rank(), fog.size())") == {r: (r, 4) for r in range(4)}
+    code = (
+        "handle = fog.neighbor_allreduce_nonblocking(torch.ones(2), name='x')\n"
+        "if fog.rank() == 1: raise KeyError('mine')\n"
+        "fog.barrier()"
+    )
+    for _ in range(2):  # the name is free in the next cell
+        errors = cluster.run(code, timeout=20).errors
+        assert errors[1].ename == "KeyError"
+        assert {errors[r].ename for r in (0, 2, 3)} == {"PeerFailedError"}
+    end = "y = fog.neighbor_allreduce(torch.ones(2), name='x').tolist()\nfog.shutdown()"
+    cluster.run(end, timeout=20).raise_for_error()
+    assert cluster.pull("(y, fog.size())") == dict.fromkeys(range(4), ([1.0, 1.0], 4))

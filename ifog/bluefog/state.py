@@ -12,14 +12,16 @@ from ifog.handle import Handle
 
 __all__ = ["Numbered", "State", "require_resumed", "state"]
 
+_Key = tuple[int, int, str, str]
+
 
 class Numbered:
     """Operations under way, by the numbers that stand for them."""
 
     def __init__(self) -> None:
         self._under_way: dict[int, Handle[Any]] = {}
-        self._keys: dict[int, tuple[str, str]] = {}
-        self._taken: set[tuple[str, str]] = set()
+        self._keys: dict[int, _Key] = {}
+        self._taken: set[_Key] = set()
         self._last = 0
 
     def __contains__(self, number: object) -> bool:
@@ -31,14 +33,16 @@ class Numbered:
         Args:
             begin: starts it.
             op: its kind.
-            name: no other of the kind may have this name until the caller knows that this one has
-                finished, which, unlike its finishing, is the same moment on every rank.
+            name: no other of the kind may have this name in the cell until the caller knows that
+                this one has finished, which, unlike its finishing, is one moment on every rank.
 
         Raises:
             ArgumentError: operations are suspended, or the name is taken.
         """
         require_resumed()
-        if name is not None and (op, name) in self._taken:
+        context = current()
+        key = (context.healed, context.cell, op, name or "")
+        if name is not None and key in self._taken:
             raise ArgumentError(
                 f"{op}: an operation named {name!r} is still in flight; wait for its handle first, "
                 "or use another name"
@@ -47,8 +51,8 @@ class Numbered:
         self._last += 1
         self._under_way[self._last] = handle
         if name is not None:
-            self._keys[self._last] = (op, name)
-            self._taken.add((op, name))
+            self._keys[self._last] = key
+            self._taken.add(key)
         return self._last
 
     def done(self, number: int) -> bool:
@@ -77,7 +81,9 @@ class Numbered:
                 self._release_name(number)
 
     def _release_name(self, number: int) -> None:
-        self._taken.discard(self._keys.pop(number, ("", "")))
+        key = self._keys.pop(number, None)
+        if key is not None:
+            self._taken.discard(key)
 
     def _find(self, number: int) -> Handle[Any]:
         if number not in self._under_way:
