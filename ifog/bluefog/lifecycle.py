@@ -104,9 +104,8 @@ def nccl_built() -> bool:
 
 
 def mpi_threads_supported() -> int:
-    """1: operations may be called from any thread."""
-    current()
-    return 1
+    """1 if MPI serves several threads at a time (MPI_THREAD_MULTIPLE), else 0."""
+    return int(current().transport.describe()["threads"])
 
 
 def unified_mpi_window_model_supported() -> bool:

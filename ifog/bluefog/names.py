@@ -44,7 +44,7 @@ ROWS = (
     Row(
         "nccl_built mpi_threads_supported unified_mpi_window_model_supported",
         "",
-        "always False, 1 and True; the last is not collective",
+        "the first is always False, the last always True and not collective",
     ),
     Row(
         "suspend resume",
@@ -204,7 +204,8 @@ ROWS = (
     Row(
         "interrupt_hanged_processes",
         "%bf interrupt",
-        "",
+        "engines get a second to answer; it returns those it interrupted, once all ranks are ready "
+        "for the next operation",
     ),
     Row("__version__", "ifog.__version__", "0.3.0, the version whose behaviour this is"),
 )

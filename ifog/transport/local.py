@@ -198,4 +198,4 @@ class LocalTransport:
 
     def describe(self) -> dict[str, Any]:
         """What a status page says about this wire."""
-        return {"transport": "threads"}
+        return {"transport": "threads", "threads": True}

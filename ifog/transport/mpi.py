@@ -245,4 +245,5 @@ class MPITransport:
     def describe(self) -> dict[str, Any]:
         """What a status page says about this wire."""
         library = MPI.Get_library_version().split(",")[0].strip()
-        return {"transport": "mpi", "library": library, "epoch": self._epoch}
+        several = MPI.Query_thread() == MPI.THREAD_MULTIPLE
+        return {"transport": "mpi", "library": library, "threads": several, "epoch": self._epoch}
