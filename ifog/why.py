@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ifog.holdups import Cause, Holdups, State, of_wait
 from ifog.numbers import counted, duration
-from ifog.holdups import Cause, State, Waits
 
-__all__ = ["Explanation", "Row", "State", "aligned", "explain", "operation", "spelled"]
+__all__ = ["Explanation", "Row", "State", "aligned", "explain", "of_wait", "operation", "spelled"]
 
 _MOST_ROWS = 8
 _TOLD = 3  # causes, or operations, named in one sentence
@@ -101,7 +101,7 @@ def explain(
         over: speak of it as past: the waits have been ended.
         rows: how many rows there may be.
     """
-    graph = Waits(states)
+    graph = Holdups(states)
     if not graph.waits:
         return None
     words = _Words(graph, now, over)
@@ -131,7 +131,7 @@ def _is_final(cause: Cause) -> bool:
 class _Words:
     """The words for what is found in one graph."""
 
-    def __init__(self, graph: Waits, now: float, over: bool) -> None:
+    def __init__(self, graph: Holdups, now: float, over: bool) -> None:
         self._graph = graph
         self._now = now
         self._over = over
