@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +64,18 @@ def test_installing_twice_changes_nothing():
         assert sys.modules["bluefog"] is bluefog
         assert sys.meta_path == finders
     """)
+
+
+def test_nothing_in_ifog_imports_the_alias():
+    root = Path(__file__).parent.parent
+    for path in [*(root / "ifog").rglob("*.py"), *(root / "magics").rglob("*.py")]:
+        if (root / "ifog" / "bluefog") in path.parents:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in getattr(node, "names", [])]
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{name}" for name in names]
+            assert not [name for name in names if name.startswith("ifog.bluefog")], path
 
 
 def test_without_install_there_is_no_bluefog():
