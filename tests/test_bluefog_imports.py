@@ -72,7 +72,9 @@ def test_nothing_in_ifog_imports_the_alias():
         if (root / "ifog" / "bluefog") in path.parents:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in getattr(node, "names", [])]
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            names = [alias.name for alias in node.names]
             if isinstance(node, ast.ImportFrom):
                 names = [f"{node.module}.{name}" for name in names]
             assert not [name for name in names if name.startswith("ifog.bluefog")], path
