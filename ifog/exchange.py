@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ifog.errors import ArgumentError, MismatchError
-from ifog.handle import Handle, Operation
+from ifog.handle import Handle, Moving, Operation
 from ifog.telemetry import now
 from ifog.transport.base import Bytes, Request, Transport
 
@@ -162,6 +162,7 @@ def exchange(
     parcels: dict[int, Parcel] = {}
     last_at, last_from = 0.0, -1
     while incoming or sends:
+        moving = False
         for source, arrival in list(incoming.items()):
             if arrival.test():
                 del incoming[source]
@@ -169,10 +170,13 @@ def exchange(
                 parcels[source] = arrival.parcel
                 if arrival.arrived_at > last_at:
                     last_at, last_from = arrival.arrived_at, source
+            elif arrival.parcel is not None:
+                moving = True
         for destination in [dst for dst, requests in sends.items() if _all_done(requests)]:
             del sends[destination]
         if incoming or sends:
-            yield tuple(incoming) or tuple(sends)
+            peers = tuple(incoming) or tuple(sends)
+            yield Moving(peers) if moving else peers
     return Arrivals(parcels, last_at, last_from)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ifog.errors import PeerFailedError
 
-__all__ = ["describe", "stack"]
+__all__ = ["cell_line", "describe", "stack"]
 
 _LONGEST = 4000  # characters of a message
 _FRAMES = 12  # frames shown; of a deep recursion the first and the last
@@ -108,6 +108,22 @@ def _last_lines(error: BaseException) -> list[str]:
     return [*lines, f"{type(error).__name__}: {_message(error)}"]
 
 
-def stack(frame: FrameType) -> str:
-    """Where a running thread is, in the user's code only."""
-    return "\n".join(_shown(_users(traceback.extract_stack(frame))))
+def stack(frame: FrameType, *, every: bool = False) -> str:
+    """Where a running thread is, in the user's code only, or in ``every`` frame."""
+    frames = traceback.extract_stack(frame)
+    if every:
+        return "".join(traceback.format_list(frames)).rstrip()
+    return "\n".join(_shown(_users(frames)))
+
+
+def cell_line(frame: FrameType | None) -> int | None:
+    """The line of the user's cell, or script, that a running thread is in."""
+    cell, line = "", None
+    # Innermost frame first; the user's outermost file is the cell.
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith((*_libraries(), "<")):
+            line = line if name == cell else frame.f_lineno
+            cell = name
+        frame = frame.f_back
+    return line

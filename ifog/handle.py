@@ -7,16 +7,26 @@ different orders without a deadlock.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from typing import Any, Generic, TypeVar
 
+from ifog.errors import DeadlineError, PeerFailedError
+from ifog.numbers import named
 from ifog.telemetry import WaitEvent, now
 from ifog.transport.base import Transport
 
-__all__ = ["Handle", "Operation", "Progress"]
+__all__ = ["Handle", "Moving", "Operation", "Progress"]
 
+_LOOK_EVERY = 32  # fruitless polls between two looks at the clock
 T = TypeVar("T")
 Operation = Generator[tuple[int, ...], None, T]
+
+
+class Moving(tuple[int, ...]):
+    """The ranks waited for, yielded while something is under way already: the wait will end."""
+
+    __slots__ = ()
 
 
 class Handle(Generic[T]):
@@ -54,6 +64,8 @@ class Handle(Generic[T]):
             self._finish()
             if not isinstance(error, Exception):
                 raise
+            if not isinstance(error, PeerFailedError):
+                self._progress.untold[id(self)] = self
 
     def _finish(self) -> None:
         self.finished = True
@@ -82,18 +94,32 @@ class Handle(Generic[T]):
         if not self.finished:
             self._progress.wait(self)
         if self._error is not None:
+            self._progress.untold.pop(id(self), None)
             # Raised anew each time: a second raise must not extend the first one's traceback.
             raise self._error.with_traceback(None)
         return self._result  # type: ignore[return-value]
 
 
 class Progress:
-    """All operations under way on one rank."""
+    """All operations under way on one rank.
+
+    Attributes:
+        active: those that have not finished.
+        waiting_for: the one that the rank is blocked in.
+        cut: the last one whose wait ended by an error.
+        untold: those that failed and whose error nobody has seen.
+        patience: the seconds after which a wait is given up, or None.
+        thread: where the rank's own code runs.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.active: dict[int, Handle[Any]] = {}
         self.waiting_for: Handle[Any] | None = None
+        self.cut: Handle[Any] | None = None
+        self.untold: dict[int, Handle[Any]] = {}
+        self.patience: float | None = None
+        self.thread = threading.get_ident()
 
     def advance(self) -> None:
         """Move every operation as far as it goes without waiting."""
@@ -115,19 +141,44 @@ class Progress:
                     return
                 polls += 1
                 self._transport.idle(polls)
+                if self.patience is not None and polls % _LOOK_EVERY == 0:
+                    self._check(handle, self.patience)
         finally:
             self.waiting_for = None
+            if handle._error is not None or not handle.finished:
+                self.cut = handle
+
+    def _check(self, handle: Handle[Any], patience: float) -> None:
+        waited = now() - (handle.blocked_at or now())
+        if waited > patience:
+            what = f"{handle.op}({handle.name!r})" if handle.name else handle.op
+            raise DeadlineError(
+                f"{what} has waited {waited:.1f} s for {named(handle.peers)}, longer than the "
+                f"{patience:g} s of set_timeout"
+            )
 
     def waiting(self, rank: int) -> WaitEvent | None:
         """What the rank is blocked in at this moment; safe from any thread."""
-        handle = self.waiting_for
-        if handle is None or handle.blocked_at is None:
-            return None
-        return WaitEvent(
-            rank, now(), handle.op, handle.name, handle.step, handle.peers, handle.blocked_at
-        )
+        return _wait_of(self.waiting_for, rank)
+
+    def was_waiting(self, rank: int) -> WaitEvent | None:
+        """What the last wait was that ended by an error."""
+        return _wait_of(self.cut, rank)
+
+    def forget(self) -> None:
+        """Let errors of earlier cells be: their handles are gone or will tell."""
+        self.cut = None
+        self.untold.clear()
 
     def fail_all(self, error: BaseException) -> None:
         """End every operation under way with ``error``."""
         for handle in list(self.active.values()):
             handle.fail(error)
+
+
+def _wait_of(handle: Handle[Any] | None, rank: int) -> WaitEvent | None:
+    if handle is None or handle.blocked_at is None:
+        return None
+    peers, since = handle.peers, handle.blocked_at
+    moving = isinstance(peers, Moving)
+    return WaitEvent(rank, now(), handle.op, handle.name, handle.step, tuple(peers), since, moving)
