@@ -27,6 +27,7 @@ _HOME = {
         "shutdown",
         "size",
     ),
+    "deadlines": ("set_timeout",),
     "errors": ("IfogError",),
     "gossip": ("pair_gossip", "pair_gossip_nonblocking"),
     "handle": ("Handle",),

@@ -13,6 +13,7 @@ from ifog.context import rank as rank
 from ifog.context import set_topology as set_topology
 from ifog.context import shutdown as shutdown
 from ifog.context import size as size
+from ifog.deadlines import set_timeout as set_timeout
 from ifog.errors import IfogError as IfogError
 from ifog.gossip import pair_gossip as pair_gossip
 from ifog.gossip import pair_gossip_nonblocking as pair_gossip_nonblocking

@@ -20,7 +20,10 @@ import traceback
 import warnings
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ifog.telemetry import WaitEvent
 
 __all__ = ["die_by_signal", "leave_by_error", "main", "request", "start"]
 
@@ -42,8 +45,9 @@ class Engine:
         self.cell: int | None = None
         self._status = "ok"
         self._error: dict[str, Any] | None = None
+        self._interrupted = False
         self._interruptible: Any = signal.SIG_DFL
-        self.sink = IOPubSink(self.context.rank, self._publish, self.context.waiting)
+        self.sink = IOPubSink(self.context.rank, self._publish, self._waiting)
         self.context.attach(self.sink)
         shell.events.register("pre_run_cell", self._begin)
         shell.events.register("post_run_cell", self._end)
@@ -62,12 +66,23 @@ class Engine:
             self.kernel.iopub_socket, MESSAGE, content, parent=parent, ident=topic, buffers=[rows]
         )
 
+    def _waiting(self) -> WaitEvent | None:
+        """What this rank is blocked in, and at which line of the cell."""
+        from ifog.faults import cell_line
+
+        event = self.context.waiting()
+        if event is None:
+            return None
+        frame = sys._current_frames().get(self.context.progress.thread)
+        return event._replace(line=cell_line(frame))
+
     def _begin(self, _: Any) -> None:
         parent = self.kernel.get_parent("shell")
         cell = (parent.get("metadata") or {}).get("ifog")
         if cell is None:
             return
-        self._status, self._error = "ok", None
+        self._status, self._error, self._interrupted = "ok", None, False
+        self.context.progress.forget()
         self.sink.attach(parent, busy=True, live=bool(cell.get("live")))
         self.context.watcher.live = bool(cell.get("live"))
         self.context.begin_cell(cell["seq"], tuple(cell["ranks"]))
@@ -89,13 +104,28 @@ class Engine:
             self._interruptible = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _fail(self, error: BaseException) -> None:
+        fields = self._describe(error)
+        interrupted = fields["ename"] == "KeyboardInterrupt"
+        text = str(fields["evalue"]).partition("\n")[0]
+        self.context.abort("interrupted" if interrupted else f"{fields['ename']}: {text}")
+        self._status = "interrupted" if interrupted else "error"
+        self._error = fields
+
+    def _describe(self, error: BaseException) -> dict[str, Any]:
+        """The fields of ``CellEnd.error``, with the wait that the error ended."""
+        from ifog.errors import DeadlineError, PeerFailedError
         from ifog.faults import describe
 
-        interrupted = isinstance(error, KeyboardInterrupt)
-        text = str(error).partition("\n")[0]
-        self.context.abort("interrupted" if interrupted else f"{type(error).__name__}: {text}")
-        self._status = "interrupted" if interrupted else "error"
-        self._error = describe(error)
+        progress = self.context.progress
+        cut = isinstance(error, PeerFailedError | DeadlineError | KeyboardInterrupt)
+        if isinstance(error, PeerFailedError):  # an error of one's own explains more
+            error = progress.first_untold() or error
+        fields = describe(error)
+        # An interrupt that could only end a call into MPI by revoking what it waited on.
+        if self._interrupted and type(error).__module__.partition(".")[0] == "mpi4py":
+            fields |= {"ename": "KeyboardInterrupt", "evalue": ""}
+        wait = progress.was_waiting(self.context.rank) if cut else None
+        return fields | {"wait": wait and tuple(wait)}
 
     def _end(self, result: Any) -> None:
         if self.cell is None and self._error is None:
@@ -103,6 +133,7 @@ class Engine:
         self._shield()
         try:
             error = result and (result.error_before_exec or result.error_in_exec)
+            error = error or self.context.progress.first_untold()
             if error is not None and self._error is None:
                 self._fail(error)
             sys.stdout.flush()
@@ -130,18 +161,25 @@ class Engine:
         answer: dict[str, Any] = {"status": "ok", "cell": self.cell}
         if what == "interrupt":
             if self.cell is not None and self.cell == content["cell"]:
+                self._interrupted = True
                 signal.pthread_kill(main_thread, signal.SIGINT)
         elif what == "revoke":
             self.context.abort(content["cause"])
+            if content.get("deep"):
+                from ifog.transport.world import revoke_world
+
+                revoke_world()
         elif what == "waiting":
             from ifog.telemetry import encode
 
-            event = self.context.waiting()
+            event = self._waiting()
             answer["event"] = None if event is None else encode(event)
+            answer["rounds"] = self.context.round
         elif what == "stacks":
             from ifog.faults import stack
 
-            answer["stack"] = stack(sys._current_frames()[main_thread])
+            frame = sys._current_frames()[main_thread]
+            answer["stack"] = stack(frame, every=bool(content.get("every")))
         return answer
 
     def push(self, variables: dict[str, Any]) -> None:
@@ -158,7 +196,7 @@ class Engine:
 
     def set_topology(self, label: str) -> str:
         """Mix over the graph called ``label``, with its weights; returns the label it shows."""
-        from ifog.context import load_topology, set_topology
+        from ifog.neighborhood import load_topology, set_topology
 
         # All named graphs are doubly stochastic with their own weights, so the mean is kept.
         set_topology(label, is_weighted=True)

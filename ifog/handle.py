@@ -44,6 +44,11 @@ class Handle(Generic[T]):
         self.peers: tuple[int, ...] = ()
         self.blocked_at: float | None = None
 
+    @property
+    def title(self) -> str:
+        """The operation in words: ``neighbor_allreduce('x')``."""
+        return f"{self.op}({self.name!r})" if self.name else self.op
+
     def begin(self, steps: Operation[T]) -> None:
         """Enter the operation among those under way and post its first messages."""
         self._steps = steps
@@ -142,19 +147,18 @@ class Progress:
                 polls += 1
                 self._transport.idle(polls)
                 if self.patience is not None and polls % _LOOK_EVERY == 0:
-                    self._check(handle, self.patience)
+                    self._check(handle)
         finally:
             self.waiting_for = None
             if handle._error is not None or not handle.finished:
                 self.cut = handle
 
-    def _check(self, handle: Handle[Any], patience: float) -> None:
-        waited = now() - (handle.blocked_at or now())
-        if waited > patience:
-            what = f"{handle.op}({handle.name!r})" if handle.name else handle.op
+    def _check(self, handle: Handle[Any]) -> None:
+        waited, patience = now() - (handle.blocked_at or now()), self.patience
+        if patience is not None and waited > patience and handle.op != "heal":
             raise DeadlineError(
-                f"{what} has waited {waited:.1f} s for {named(handle.peers)}, longer than the "
-                f"{patience:g} s of set_timeout"
+                f"{handle.title} has waited {waited:.1f} s for {named(handle.peers)}, longer than "
+                f"the {patience:g} s of set_timeout"
             )
 
     def waiting(self, rank: int) -> WaitEvent | None:
@@ -164,6 +168,17 @@ class Progress:
     def was_waiting(self, rank: int) -> WaitEvent | None:
         """What the last wait was that ended by an error."""
         return _wait_of(self.cut, rank)
+
+    def first_untold(self) -> BaseException | None:
+        """The first error that nobody has seen, with a note that says whose it is."""
+        if not self.untold:
+            return None
+        handle = next(iter(self.untold.values()))
+        error = handle._error
+        note = f"It happened in {handle.title}, whose handle was not waited for."
+        if error is not None and note not in getattr(error, "__notes__", ()):
+            error.__notes__ = [*getattr(error, "__notes__", ()), note]
+        return error
 
     def forget(self) -> None:
         """Let errors of earlier cells be: their handles are gone or will tell."""

@@ -74,7 +74,8 @@ class CellEnd(NamedTuple):
     one name; ``nbytes`` what the rank sent; ``wait`` the seconds it was blocked for others;
     ``lost`` the events dropped because they came too fast; ``error`` is None or a mapping with
     ``ename``, ``evalue``, ``line`` (of the cell, or None), ``where``, ``peer`` (the rank whose
-    failure it reports, or None) and ``traceback`` (plain text, frames of the user's code only).
+    failure it reports, or None), ``traceback`` (plain text, frames of the user's code only) and
+    ``wait`` (the fields of the ``WaitEvent`` that the error cut off, or None).
     """
 
     rank: int

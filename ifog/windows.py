@@ -19,7 +19,7 @@ from ifog.buffers import Buffers, Key, senders
 from ifog.context import Context, current
 from ifog.errors import ArgumentError
 from ifog.exchange import Arrivals, Parcel, same
-from ifog.handle import Handle, Operation
+from ifog.handle import Handle, Moving, Operation
 from ifog.kernels import mean, weighted_sum
 from ifog.operation import Outcome, launch, to_all
 from ifog.telemetry import now
@@ -219,7 +219,7 @@ class Window:
                     asked = memory.ask(source, weight)
                     while not asked.test():
                         context.transport.check()
-                        yield (source,)
+                        yield Moving((source,))  # a thread there answers in any case
                 finally:
                     memory.release(keys)
                 arrived = now()
@@ -378,7 +378,7 @@ class Window:
         self._waiting.append(ticket)
         try:
             while self._waiting[0] is not ticket:
-                yield tuple(self._context.weights.dst)
+                yield Moving()  # for an earlier one of this rank
             return (yield from steps)
         finally:
             self._waiting.remove(ticket)

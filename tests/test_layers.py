@@ -14,7 +14,7 @@ LAYERS = (
     ("transport", "handle", "layout", "schedules", "topology", "tracks", "weights"),
     ("exchange", "kernels", "problems"),
     ("context", "plans", "watching"),
-    ("edges", "operation", "recorder"),
+    ("deadlines", "edges", "operation", "recorder"),
     ("ops", "neighbors"),
     ("buffers", "window_arguments"),
     ("windows",),
