@@ -14,6 +14,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "checkpoint": ("load", "save"),
     "cluster": ("Cell", "CellResult", "Cluster"),
     "context": (
         "in_neighbor_ranks",

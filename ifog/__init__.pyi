@@ -1,5 +1,7 @@
 from typing import Any
 
+from ifog.checkpoint import load as load
+from ifog.checkpoint import save as save
 from ifog.cluster import Cell as Cell
 from ifog.cluster import CellResult as CellResult
 from ifog.cluster import Cluster as Cluster

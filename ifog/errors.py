@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "ArgumentError",
     "CellError",
+    "CheckpointError",
     "ClusterError",
     "ClusterStartError",
     "DeadlineError",
@@ -68,6 +69,10 @@ class PeerFailedError(IfogError, RuntimeError):
         super().__init__(message)
         self.rank = rank
         self.cause = cause
+
+
+class CheckpointError(IfogError, RuntimeError):
+    """A checkpoint cannot be written or read; what was there before is unchanged."""
 
 
 class ClusterError(IfogError, RuntimeError):

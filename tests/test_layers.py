@@ -10,16 +10,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("telemetry", "errors", "numbers", "quantities"),
+    ("telemetry", "errors", "manifest", "numbers", "quantities"),
     ("transport", "handle", "layout", "schedules", "topology", "tracks", "weights"),
-    ("exchange", "kernels", "problems"),
+    ("exchange", "kernels", "packing", "problems"),
     ("context", "plans", "watching"),
     ("deadlines", "edges", "operation", "recorder"),
     ("ops", "neighbors"),
     ("buffers", "window_arguments"),
     ("windows",),
     ("onesided",),
-    ("inference", "parameters", "structure"),
+    ("checkpoint", "inference", "parameters", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("testing", "demo_ranks", "iopub", "faults"),
     ("engine", "px"),
@@ -27,7 +27,7 @@ LAYERS = (
     ("bluefog",),
 )
 CLIENT = (
-    ("telemetry", "errors", "numbers", "quantities", "topology", "weights", "schedules"),
+    ("telemetry", "errors", "manifest", "numbers", "quantities", "topology", "weights", "schedules"),
     ("watchdog", "clocks", "messages", "spectrum", "status"),
     ("footprint", "mpiexec", "hosts", "program", "streams", "verdict", "launched"),
     ("ranks", "holdups"),
@@ -48,7 +48,7 @@ ONLY_IN = {
     "ipyparallel": {"bluefog", "cluster", "launcher", "line", "engine", "iopub"},
     "anywidget": {"widgets"},
     "plotly": {"widgets"},
-    "torch": {name for layer in LAYERS for name in layer} - {"telemetry", "errors"},
+    "torch": {name for layer in LAYERS for name in layer} - {"telemetry", "errors", "manifest"},
 }
 ONLY_AT_RUN_TIME = {
     ("context", "ops"),  # set_topology compares the graph across ranks

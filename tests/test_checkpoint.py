@@ -1,0 +1,419 @@
+"""Checkpoints: what goes in comes out, on any number of ranks, and whatever interrupts a save."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+import ifog
+from ifog import manifest
+from ifog.errors import ArgumentError, CheckpointError
+from ifog.testing import run_ranks
+
+
+class State(NamedTuple):
+    x: torch.Tensor
+    step: int
+
+
+def values():
+    r = float(ifog.rank())
+    nested = OrderedDict(a=[torch.full((2,), r), (1, 2.5, None, True)], b={"s": {1, 2}, 3: b"\x00"})
+    return {
+        "tensor": torch.arange(6.0).reshape(2, 3) + r,
+        "half": torch.full((3,), r + 0.5, dtype=torch.bfloat16),
+        "whole": torch.tensor([2**60 + ifog.rank()]),
+        "empty": torch.empty(0, 4),
+        "parameter": torch.nn.Parameter(torch.full((2,), r)),
+        "array": np.arange(4.0) * r,
+        "text": np.array(["ab", "c"]),
+        "scalar": np.float32(r + 0.25),
+        "number": r / 3,
+        "huge": 7**300,
+        "odd": [float("inf"), -0.0, complex(r, -1.5)],
+        "nested": nested,
+        "dtype": torch.bfloat16,
+        "shape": torch.Size([2, 3]),
+    }
+
+
+def equal(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        return (
+            one.dtype == other.dtype
+            and torch.equal(one, other)
+            and one.requires_grad == other.requires_grad
+        )
+    if isinstance(one, (np.ndarray, np.generic)):
+        return one.dtype == other.dtype and bool(np.all(one == other))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5])
+def test_every_rank_gets_back_what_it_kept(n, tmp_path):
+    def work():
+        kept = values()
+        assert ifog.save(tmp_path, kept) == tuple(kept)
+        return equal(ifog.load(tmp_path, dict.fromkeys(kept)), kept)
+
+    assert run_ranks(n, work) == [True] * n
+
+
+def trained(steps, model, optimizer, schedule):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        noise = torch.randn(8, 3, generator=torch.Generator().manual_seed(ifog.rank()))
+        model(noise).square().mean().backward()
+        optimizer.step()
+        schedule.step()
+
+
+def parts():
+    torch.manual_seed(3)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    return model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 2)
+
+
+def test_training_continues_as_if_it_had_not_stopped(tmp_path):
+    def work():
+        model, optimizer, schedule = parts()
+        trained(3, model, optimizer, schedule)
+        ifog.save(tmp_path, ["model", "optimizer", "schedule"])
+        trained(3, model, optimizer, schedule)
+        straight = [p.detach().clone() for p in model.state_dict().values()]
+        model, optimizer, schedule = parts()
+        loaded = ifog.load(tmp_path)
+        assert loaded["model"] is model
+        trained(3, model, optimizer, schedule)
+        return all(map(torch.equal, model.state_dict().values(), straight))
+
+    assert run_ranks(2, work) == [True, True]
+
+
+def draw():
+    legacy = np.random.rand()  # noqa: NPY002 - the global numbers are what is tested
+    return [torch.rand(2).tolist(), legacy, random.random()]
+
+
+def test_random_numbers_continue_where_they_were(tmp_path):
+    def work():
+        own = torch.Generator().manual_seed(5)
+        numpy_own, python_own = np.random.default_rng(5), random.Random(5)
+        kept = {"own": own, "numpy_own": numpy_own, "python_own": python_own}
+        ifog.save(tmp_path, kept)
+
+        def numbers():
+            own_numbers = [torch.rand(2, generator=own).tolist(), numpy_own.random()]
+            return [*draw(), *own_numbers, python_own.random()]
+
+        expected = numbers()
+        loaded = ifog.load(tmp_path, kept)
+        assert loaded["own"] is own
+        return numbers() == expected
+
+    assert run_ranks(1, work) == [True]
+
+
+def test_a_rank_that_did_not_exist_does_not_repeat_the_random_numbers_of_another(tmp_path):
+    run_ranks(1, lambda: ifog.save(tmp_path, {"x": 1}))
+
+    def work():
+        for turn in range(3):
+            if turn == ifog.rank():
+                pass
+            ifog.barrier()
+        ifog.load(tmp_path)
+        ifog.barrier()
+
+    run_ranks(1, work)
+    after_own = draw()
+    from ifog.stateful import random_states, set_random
+
+    states = random_states()
+    seen = []
+    for newcomer in (None, 1, 2, 1):
+        set_random(states, newcomer)
+        seen.append(draw())
+    assert seen[1] == seen[3]
+    assert len({json.dumps(numbers) for numbers in (after_own, *seen[:3])}) == 4
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (5, 2), (4, 1), (1, 4), (3, 3)])
+def test_by_assignment_rank_r_takes_the_old_rank_r_modulo_n(tmp_path, n, m):
+    run_ranks(n, lambda: ifog.save(tmp_path, {"x": torch.tensor([ifog.rank()]), "r": ifog.rank()}))
+    for loaded, r in zip(run_ranks(m, lambda: ifog.load(tmp_path)), range(m), strict=True):
+        assert (loaded["x"].tolist(), loaded["r"]) == ([r % n], r % n)
+
+
+@pytest.mark.parametrize(("n", "m"), [(4, 2), (3, 5), (2, 2)])
+def test_by_averaging_floating_point_tensors_are_the_mean_over_the_old_ranks(tmp_path, n, m):
+    rows = np.random.default_rng(0).normal(size=(n, 3))
+
+    def keep():
+        r = ifog.rank()
+        model = torch.nn.Linear(3, 1, bias=False)
+        with torch.no_grad():
+            model.weight.copy_(torch.from_numpy(rows[r : r + 1]))
+        x = {"a": torch.from_numpy(rows[r])}
+        ifog.save(tmp_path, {"x": x, "y": rows[r], "k": torch.tensor(r), "r": r, "model": model})
+
+    def take():
+        model = torch.nn.Linear(3, 1, bias=False)
+        objects = {"x": None, "y": None, "k": None, "r": None, "model": model}
+        return ifog.load(tmp_path, objects, rule="average")
+
+    run_ranks(n, keep)
+    mean = rows.mean(0)
+    for r, loaded in enumerate(run_ranks(m, take)):
+        np.testing.assert_allclose(loaded["x"]["a"].numpy(), mean, rtol=1e-14)
+        np.testing.assert_allclose(loaded["y"], mean, rtol=1e-14)
+        np.testing.assert_allclose(loaded["model"].weight.detach().numpy()[0], mean, rtol=1e-6)
+        assert (int(loaded["k"]), loaded["r"]) == (r % n, r % n)
+
+
+def test_different_shapes_cannot_be_averaged_and_nothing_changes(tmp_path):
+    def work():
+        generator = torch.Generator().manual_seed(1)
+        state = generator.get_state()
+        ifog.save(tmp_path, {"g": generator, "x": torch.zeros(ifog.rank() + 1)})
+        torch.rand(1, generator=generator)
+        moved = generator.get_state()
+        with pytest.raises(CheckpointError, match=r"x cannot be averaged: rank 1 kept \(\(2,\)"):
+            ifog.load(tmp_path, {"g": generator, "x": None}, rule="average")
+        assert torch.equal(generator.get_state(), moved)
+        ifog.load(tmp_path, {"g": generator})
+        return torch.equal(generator.get_state(), state)
+
+    assert run_ranks(2, work) == [True, True]
+
+
+def test_a_model_that_does_not_fit_on_one_rank_changes_nothing_on_any(tmp_path):
+    def work():
+        model = torch.nn.Linear(2, 2)
+        ifog.save(tmp_path, {"model": model})
+        model = torch.nn.Linear(2, 2 + (ifog.rank() == 2))
+        before = [p.detach().clone() for p in model.parameters()]
+        with pytest.raises(CheckpointError, match=r"bf\.load: rank 2: (?s:.*)size mismatch"):
+            ifog.load(tmp_path, {"model": model})
+        return all(map(torch.equal, model.parameters(), before))
+
+    assert run_ranks(3, work) == [True] * 3
+
+
+def test_named_tuples_are_made_of_the_kind_that_is_there(tmp_path):
+    def work():
+        state = State(torch.ones(2), 3)
+        ifog.save(tmp_path, {"state": state})
+        with pytest.raises(CheckpointError, match="named tuple of x, step"):
+            ifog.load(tmp_path, {"state": None})
+        loaded = ifog.load(tmp_path, {"state": State(torch.zeros(2), 0)})["state"]
+        return isinstance(loaded, State) and equal(tuple(loaded), tuple(state))
+
+    assert run_ranks(1, work) == [True]
+
+
+def test_what_cannot_be_kept_is_named_on_every_rank_and_the_old_checkpoint_stays(tmp_path):
+    def work():
+        ifog.save(tmp_path, {"x": 1})
+        bad = {"x": object() if ifog.rank() == 1 else 2}
+        with pytest.raises(CheckpointError, match=r"rank 1: 'x': a builtins\.object cannot"):
+            ifog.save(tmp_path, bad)
+        with pytest.raises(CheckpointError, match="give the same names on every rank"):
+            ifog.save(tmp_path, {f"y{ifog.rank()}": 1})
+        with pytest.raises(CheckpointError, match="there is no variable 'missing'"):
+            ifog.save(tmp_path, ["missing"])
+        return ifog.load(tmp_path)["x"]
+
+    assert run_ranks(2, work) == [1, 1]
+
+
+def test_without_names_everything_that_can_be_kept_is(tmp_path):
+    def work():
+        x, _hidden, step = torch.ones(1), 2, 3
+        helper, module = (lambda: None), os
+        kept = set(ifog.save(tmp_path))
+        assert {"x", "step"} <= kept
+        assert not {"_hidden", "helper", "module"} & kept
+        return x, _hidden, step, helper, module
+
+    run_ranks(2, work)
+
+
+def test_wrong_requests_are_refused(tmp_path):
+    def work():
+        with pytest.raises(CheckpointError, match=r"no manifest\.json"):
+            ifog.load(tmp_path / "nothing")
+        ifog.save(tmp_path, {"x": 1})
+        with pytest.raises(CheckpointError, match="no 'y', only x"):
+            ifog.load(tmp_path, ["y"])
+        with pytest.raises(ArgumentError, match="'assign' or 'average'"):
+            ifog.load(tmp_path, rule="mean")
+        with pytest.raises(ArgumentError, match=r"\['x'\]"):
+            ifog.load(tmp_path, "x")
+
+    run_ranks(2, work)
+
+
+def damaged(path: Path, how: str) -> None:
+    saved = manifest.read(path)
+    file = saved.folder / saved.ranks[1].file
+    text = (path / manifest.NAME).read_text()
+    content = json.loads(text)
+    if how == "missing":
+        file.unlink()
+    elif how == "cut":
+        os.truncate(file, 100)
+    elif how == "flipped":
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    elif how == "half a manifest":
+        (path / manifest.NAME).write_text(text[: len(text) // 2])
+    elif how == "another format":
+        (path / manifest.NAME).write_text(json.dumps({**content, "format": 9}))
+    elif how == "a path out of the folder":
+        content["ranks"][1]["file"] = "../../etc/passwd"
+        (path / manifest.NAME).write_text(json.dumps(content))
+
+
+HARM = {
+    "missing": "cannot be read",
+    "cut": "is damaged",
+    "flipped": "is damaged",
+    "half a manifest": "cannot be read",
+    "another format": "has format 9",
+    "a path out of the folder": "is damaged",
+}
+
+
+@pytest.mark.parametrize("how", HARM)
+def test_a_damaged_checkpoint_is_refused_by_all_and_changes_nothing(tmp_path, how):
+    run_ranks(2, lambda: ifog.save(tmp_path, {"g": torch.Generator().manual_seed(ifog.rank())}))
+    damaged(tmp_path, how)
+
+    def work():
+        generator = torch.Generator().manual_seed(7)
+        before = generator.get_state()
+        with pytest.raises(CheckpointError, match=HARM[how]):
+            ifog.load(tmp_path, {"g": generator})
+        return torch.equal(generator.get_state(), before)
+
+    assert run_ranks(2, work) == [True, True]
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("touch owned",))
+
+
+def test_a_file_that_would_run_code_is_refused_even_with_the_right_checksum(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_ranks(1, lambda: ifog.save("safe", {"x": 1}))
+    saved = manifest.read("safe")
+    file = Path("safe") / saved.folder.name / saved.ranks[0].file
+    torch.save({"tree": Evil(), "tensors": [], "random": []}, file)
+    content = json.loads(Path("safe", manifest.NAME).read_text())
+    content["ranks"][0] |= {"nbytes": file.stat().st_size, "sha256": manifest.checksum(file)}
+    Path("safe", manifest.NAME).write_text(json.dumps(content))
+
+    def work():
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            ifog.load("safe")
+
+    run_ranks(1, work)
+    assert not Path("owned").exists()
+
+
+def test_a_save_keeps_one_checkpoint_in_the_folder_and_clears_what_a_killed_one_left(tmp_path):
+    (tmp_path / "save-dead.part").mkdir()
+    for x in range(3):
+        run_ranks(2, lambda x=x: ifog.save(tmp_path, {"x": x}))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        manifest.NAME,
+        manifest.read(tmp_path).folder.name,
+    ]
+
+
+def test_a_view_of_a_large_tensor_does_not_bring_all_of_it(tmp_path):
+    large = torch.zeros(1_000_000)
+    run_ranks(1, lambda: ifog.save(tmp_path, {"x": large[:10]}))
+    assert manifest.read(tmp_path).ranks[0].nbytes < 100_000
+
+
+KILLED = """
+import os, signal, sys, torch
+import ifog
+from ifog import checkpoint, manifest
+from ifog.testing import run_ranks
+from pathlib import Path
+
+torch.set_num_threads(1)
+target = Path(sys.argv[1])
+run_ranks(2, lambda: ifog.save(target, {"x": torch.full((3,), 0.0)}))
+
+def counted(function, state):
+    def call(*arguments, **options):
+        state[0] += 1
+        if state[0] == state[1]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+
+def child(step, value):
+    state = [0, step]
+    for owner, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "mkdir"),
+                        (os, "open"), (torch, "save"), (os, "rmdir"), (os, "unlink"),
+                        (manifest, "checksum"), (manifest, "replace")):
+        setattr(owner, name, counted(getattr(owner, name), state))
+    run_ranks(2, lambda: ifog.save(target, {"x": torch.full((3,), float(value))}))
+    os._exit(0)
+
+last, step, old, new = 0, 0, 0, 0
+while True:
+    step += 1
+    pid = os.fork()
+    if pid == 0:
+        child(step, step)
+    _, status = os.waitpid(pid, 0)
+    found = [int(v["x"][0]) for v in run_ranks(2, lambda: ifog.load(target))]
+    assert found in ([last, last], [step, step]), (step, last, found)
+    old, new = old + (found[0] == last), new + (found[0] == step)
+    last = found[0]
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0 and last == step, (status, last, step)
+        break
+assert sorted(p.name for p in target.iterdir())[0] == "manifest.json"
+assert len(list(target.iterdir())) == 2
+print("killed", step - 1, "times, kept the old", old, "and had the new", new - 1)
+"""
+
+
+def test_a_save_killed_at_any_step_leaves_the_last_good_checkpoint(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
+    assert int(words[1]) >= 15
+    assert int(words[6]) >= 10
+    assert int(words[-1]) >= 1
