@@ -16,7 +16,7 @@ from ifog.telemetry import (
     WaitEvent,
 )
 
-__all__ = ["STALL", "Ranks", "is_mixing", "rank_state", "track"]
+__all__ = ["STALL", "Ranks", "fate", "is_mixing", "rank_state", "track"]
 
 STALL = 1.0  # seconds a wait may take before it is called a stall
 _MEMORY = 0.5  # seconds over which "what a rank mostly does" is averaged
@@ -102,9 +102,19 @@ def _end(ranks: Ranks, event: CellEnd) -> None:
         ranks.blamed.add(peer)
     ranks.rounds[event.rank] = max(ranks.rounds.get(event.rank, 0), event.rounds)
     ranks.lost += event.lost
-    wait = ranks.waits.pop(event.rank, None)
-    if wait is not None and event.status != "ok":
+    wait = _cut(ranks.waits.pop(event.rank, None), event)
+    if wait is not None:
         ranks.freed[event.rank] = wait
+
+
+def _cut(noted: WaitEvent | None, event: CellEnd) -> WaitEvent | None:
+    """The wait that the end of the cell cut off: as the rank tells it, or as it was noted last."""
+    error = event.error or {}
+    if told := error.get("wait"):
+        rank, t, op, name, step, peers, *rest = told
+        return WaitEvent(rank, t, op, name, step, tuple(peers), *rest)
+    cut = event.status == "interrupted" or error.get("peer") is not None
+    return noted if cut and "wait" not in error else None
 
 
 def _operate(ranks: Ranks, event: OpEvent) -> None:
@@ -184,3 +194,13 @@ def rank_state(ranks: Ranks, rank: int, now: float) -> str:
         return "computing"
     shares = ranks.shares[rank]
     return ("computing", "transferring", "waiting")[shares.index(max(shares))]
+
+
+def fate(ranks: Ranks, rank: int) -> str:
+    """Why a rank is dead: ``raised ValueError``, ``died, signal 9``; "" for the others."""
+    if rank in ranks.gone:
+        cause = ranks.gone[rank].cause
+        return f"died, {cause}" if cause else "died"
+    if ranks.ended.get(rank) != "dead":
+        return ""
+    return f"raised {(ranks.ends[rank].error or {}).get('ename', 'an error')}"

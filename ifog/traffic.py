@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from ifog.consensus import Watched
-from ifog.folds import Gather, Ranks, is_mixing, listing, rank_state, track
+from ifog.folds import Gather, listing
 from ifog.numbers import number
+from ifog.ranks import Ranks, fate, is_mixing, rank_state, track
 from ifog.telemetry import CellStart, Event, GraphEvent, OpEvent, WatchEvent
+from ifog.waits import explained, missing, moment
 
 __all__ = ["DRAWN", "Traffic", "fold_traffic", "view_traffic"]
 
@@ -170,12 +172,15 @@ def view_traffic(state: Traffic, now: float) -> dict[str, Any]:
         return {"n": ranks.n, "empty": True, "say": "No topology set."}
     idle = _idle(state)
     states = [rank_state(ranks, rank, now) for rank in range(ranks.n)]
+    awaited = _mark_stall(ranks, states, now)
     out, come = _bytes(state)
     view: dict[str, Any] = {
         "n": ranks.n,
         "empty": False,
         "label": state.label,
         "states": states,
+        "fates": {str(rank): text for rank in range(ranks.n) if (text := fate(ranks, rank))},
+        "missing": awaited,
         "live": ranks.live,
         "round": ranks.round,
         "selves": _self_weights(state),
@@ -192,6 +197,18 @@ def view_traffic(state: Traffic, now: float) -> dict[str, Any]:
     edges = [[u, v, round(w, 6), 1] for (u, v), w in used.items()]
     edges += [[u, v, round(w, 6), 0] for (u, v), w in idle.items() if (u, v) not in used]
     return view | {"edges": sorted(edges)}
+
+
+def _mark_stall(ranks: Ranks, states: list[str], now: float) -> list[Edge]:
+    """The edges over which something is missing; released ranks get the state they had."""
+    seen = moment(ranks, now)
+    cause = None if seen is None else explained(seen)
+    if seen is None or cause is None:
+        return []
+    for rank in cause.held if seen.over else ():
+        if states[rank] == "finished":
+            states[rank] = "waiting"
+    return missing(seen, cause)
 
 
 def _distances(state: Traffic) -> list[float | None]:

@@ -30,7 +30,7 @@ CLIENT = (
     ("telemetry", "errors", "manifest", "numbers", "quantities", "topology", "weights", "schedules"),
     ("watchdog", "clocks", "messages", "spectrum", "status"),
     ("footprint", "mpiexec", "hosts", "program", "streams", "verdict", "launched"),
-    ("ranks", "holdups"),
+    ("ranks", "holdups", "waitgraph"),
     ("why",),
     ("consensus", "faults", "folds", "trace", "traceformat", "traffic", "waits"),
     ("launcher", "run"),

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from ifog.widgets.consensus import Consensus
-from ifog.widgets.dashboard import Dashboard
+from ifog.widgets.dashboard import PANELS, Dashboard
 from ifog.widgets.graph import Graph
 from ifog.widgets.panel import Panel, Picture
 from ifog.widgets.throughput import Throughput
+from ifog.widgets.waiting import Waiting
 
-__all__ = ["Consensus", "Dashboard", "Graph", "Panel", "Picture", "Throughput"]
+__all__ = [
+    "PANELS",
+    "Consensus",
+    "Dashboard",
+    "Graph",
+    "Panel",
+    "Picture",
+    "Throughput",
+    "Waiting",
+]

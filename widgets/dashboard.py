@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets
@@ -15,10 +15,17 @@ from ifog.widgets.feed import Feed, source_of
 from ifog.widgets.graph import Graph
 from ifog.widgets.panel import Panel, Picture
 from ifog.widgets.throughput import Throughput
+from ifog.widgets.waiting import Waiting
 
-__all__ = ["DEFAULT", "Bar", "Dashboard"]
+__all__ = ["DEFAULT", "PANELS", "Bar", "Dashboard"]
 
-DEFAULT: tuple[type[Panel], ...] = (Graph, Consensus, Throughput)
+DEFAULT: tuple[type[Panel], ...] = (Graph, Consensus, Throughput, Waiting)
+PANELS: Mapping[str, type[Panel]] = {
+    "graph": Graph,
+    "consensus": Consensus,
+    "throughput": Throughput,
+    "waiting": Waiting,
+}
 _COLUMNS = 12
 
 
@@ -62,7 +69,7 @@ class Dashboard(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typ
         >>> from ifog.telemetry import EventLog
         >>> page = Dashboard(EventLog())
         >>> [type(panel).__name__ for panel in page.panels]
-        ['Graph', 'Consensus', 'Throughput']
+        ['Graph', 'Consensus', 'Throughput', 'Waiting']
         >>> page.close()
     """
 

@@ -79,13 +79,17 @@ class Panel(anywidget.AnyWidget):
                 self._cursor, events = source.since(self._cursor)
                 if events:
                     self._folded = self.picture.fold(self._folded, events)
-                elif self.state and not (refresh and self._folded.ranks.live):
+                elif self.state and not (refresh and self._moves()):
                     return
                 state = self.picture.view(self._folded, now())
             except Exception as error:
                 _log.debug("a panel failed", exc_info=True)
                 state = {"error": f"{type(error).__name__}: {error}"}
             self._show(state)
+
+    def _moves(self) -> bool:
+        """Whether the picture changes without news: a cell runs, or the view says so."""
+        return bool(self._folded.ranks.live or self.state.get("moves"))
 
     def _show(self, state: dict[str, Any]) -> None:
         with self.hold_sync():

@@ -6,7 +6,8 @@ import { addTips } from "./tips.js";
 const REDRAW = 50; // milliseconds between two redraws, four a second with reduced motion
 const SPEAK = 5000;
 
-// view: {title, question, height, draw(frame, state), table(state), empty: [noun, code, rest]}
+// view: {title, question, height, draw(frame, state), table(state), empty: [noun, code, rest]};
+// one with a line instead of empty and height is that one line while there is nothing to draw.
 export function mount(model, el, view) {
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
   const root = html("section", "ifog ifog-panel");
@@ -69,9 +70,11 @@ export function mount(model, el, view) {
     });
   }
 
-  function empty() {
+  function empty(state) {
+    key.textContent = state.key ?? "";
+    if (view.line) return frame.show("line", () => {});
     const [noun, code, rest] = view.empty;
-    frame.show("empty", () => {
+    return frame.show("empty", () => {
       const box = html("div", "ifog-empty");
       box.style.height = `${view.height}px`;
       const line = html("span");
@@ -80,7 +83,6 @@ export function mount(model, el, view) {
       box.append(html("b", "", noun), line);
       body.append(box);
     });
-    key.textContent = "";
   }
 
   function rows(state) {
@@ -105,11 +107,14 @@ export function mount(model, el, view) {
     frame.width = body.clientWidth;
     frame.still = still.matches;
     frame.selected = model.get("selected");
-    question.hidden = state.empty !== false;
+    const idle = state.empty !== false && !state.error;
+    question.hidden = idle && !view.line;
+    question.textContent = idle && view.line ? view.line : view.question;
+    if (view.line) root.className = `ifog ifog-panel ifog-${idle ? "folded" : "risen"}`;
     if (!frame.width) return;
     try {
       if (state.error) fault(state.error);
-      else if (state.empty !== false) empty();
+      else if (state.empty !== false) empty(state);
       else if (model.get("table")) rows(state);
       else view.draw(frame, state);
     } catch (error) {

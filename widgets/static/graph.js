@@ -61,7 +61,7 @@ function nodeTip(state, rank) {
   const some = (list) => (list.length > 6 ? [...list.slice(0, 6), "…"] : list).join(", ") || "–";
   const distance = state.distances[rank];
   return [
-    `rank ${rank}, ${state.states[rank]}`,
+    `rank ${rank}, ${state.fates?.[rank] ?? state.states[rank]}`,
     distance === null ? "" : `distance to the mean ${number(distance)}`,
     `keeps × ${number(state.selves[rank])}`,
     `hears ${some(row)}`,
@@ -70,16 +70,27 @@ function nodeTip(state, rank) {
   ].filter(Boolean).join("\n");
 }
 
+// Red dots on the way from a rank that should have sent to one that waits for it.
+function drawMissing(layer, state, spot) {
+  for (const [u, v] of state.missing ?? []) {
+    const bent = state.edges.some(([from, to]) => from === v && to === u) && state.n <= 20;
+    const shape = edgeShape(spot, u, v, { bent, width: 1, inward: state.n > 20 });
+    const tip = `${u} → ${v}\nexpected, not sent`;
+    layer.group("missing").put(`${u}-${v}`, "path", { class: "missing", d: shape.middle, "data-tip": tip });
+  }
+}
+
 function drawNode(layer, state, rank, spot, chosen) {
   const { x, y, radius } = spot[rank];
   const doing = state.states[rank];
-  const gone = doing === "dead" || doing === "absent";
+  const done = doing === "finished" && state.live;
+  const gone = doing === "dead" || doing === "absent" || done;
   const at = { cx: x, cy: y };
   const nodes = layer.group("nodes");
   nodes.put(`node${rank}`, "circle", {
     ...at,
     r: radius,
-    class: `node pick${state.distances[rank] === null || gone ? " unknown" : ""}`,
+    class: `node pick${state.distances[rank] === null || gone ? " unknown" : ""}${done ? " done" : ""}`,
     style: `fill: ${gone ? "var(--ifog-bg)" : shade(state, state.distances[rank])}`,
     "data-rank": rank,
     "data-tip": nodeTip(state, rank),
@@ -91,11 +102,13 @@ function drawNode(layer, state, rank, spot, chosen) {
     nodes.put(`chosen${rank}`, "circle", { ...at, r: radius + 3, class: "ring quiet chosen" });
   }
   if (doing === "dead") {
-    const arm = radius * 0.6;
+    const arm = radius * 0.707;
     const d = `M${x - arm},${y - arm} l${2 * arm},${2 * arm} m0,${-2 * arm} l${-2 * arm},${2 * arm}`;
     nodes.put(`cross${rank}`, "path", { d, class: "cross quiet" });
-  } else if (state.n <= 20) {
-    const text = { x, y: y + 5, class: "bold body middle quiet" };
+    nodes.put(`ring${rank}`, "circle", { ...at, r: radius, class: "ring quiet gone" });
+  }
+  if (state.n <= 20) {
+    const text = { x, y: y + 5, class: `bold body middle quiet${doing === "dead" ? " halo" : ""}` };
     nodes.put(`name${rank}`, "text", text, rank);
   }
   if (state.n > 20 && rank % 8 === 0 && spot.round) {
@@ -112,8 +125,9 @@ function draw(frame, state) {
   const height = state.n > 32 ? TALL : HEIGHT;
   const layer = frame.svg(height);
   const spot = place(state, frame.width, height - legendHeight(frame.width));
-  for (const name of ["idle", "used", "pulses", "nodes", "legend"]) layer.group(name);
+  for (const name of ["idle", "used", "missing", "pulses", "nodes", "legend"]) layer.group(name);
   const lines = drawEdges(layer, state, spot, frame.selected);
+  drawMissing(layer, state, spot);
   for (let rank = 0; rank < state.n; rank += 1) {
     drawNode(layer, state, rank, spot, frame.selected);
   }
@@ -126,7 +140,7 @@ const table = (state) => [
   ["rank", "state", "distance", "self", "sent", "received"],
   state.states.map((doing, rank) => [
     rank,
-    doing,
+    state.fates?.[rank] ?? doing,
     state.distances[rank] === null ? "" : number(state.distances[rank]),
     number(state.selves[rank]),
     size(state.out[rank]),
