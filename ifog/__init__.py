@@ -16,18 +16,7 @@ __version__ = "0.1.0"
 _HOME = {
     "checkpoint": ("load", "save"),
     "cluster": ("Cell", "CellResult", "Cluster"),
-    "context": (
-        "in_neighbor_ranks",
-        "init",
-        "is_initialized",
-        "is_topo_weighted",
-        "load_topology",
-        "out_neighbor_ranks",
-        "rank",
-        "set_topology",
-        "shutdown",
-        "size",
-    ),
+    "context": ("init", "is_initialized", "rank", "shutdown", "size"),
     "deadlines": ("set_timeout",),
     "errors": ("IfogError",),
     "gossip": ("pair_gossip", "pair_gossip_nonblocking"),
@@ -40,6 +29,7 @@ _HOME = {
         "infer_destination_from_source_ranks",
         "infer_source_from_destination_ranks",
     ),
+    "living": ("alive_ranks", "heal", "on_failure"),
     "machines": (
         "in_neighbor_machine_ranks",
         "is_homogeneous",
@@ -51,6 +41,13 @@ _HOME = {
         "machine_size",
         "out_neighbor_machine_ranks",
         "set_machine_topology",
+    ),
+    "neighborhood": (
+        "in_neighbor_ranks",
+        "is_topo_weighted",
+        "load_topology",
+        "out_neighbor_ranks",
+        "set_topology",
     ),
     "neighbors": (
         "neighbor_allgather",

@@ -5,14 +5,9 @@ from ifog.checkpoint import save as save
 from ifog.cluster import Cell as Cell
 from ifog.cluster import CellResult as CellResult
 from ifog.cluster import Cluster as Cluster
-from ifog.context import in_neighbor_ranks as in_neighbor_ranks
 from ifog.context import init as init
 from ifog.context import is_initialized as is_initialized
-from ifog.context import is_topo_weighted as is_topo_weighted
-from ifog.context import load_topology as load_topology
-from ifog.context import out_neighbor_ranks as out_neighbor_ranks
 from ifog.context import rank as rank
-from ifog.context import set_topology as set_topology
 from ifog.context import shutdown as shutdown
 from ifog.context import size as size
 from ifog.deadlines import set_timeout as set_timeout
@@ -30,6 +25,9 @@ from ifog.inference import (
 from ifog.inference import (
     infer_source_from_destination_ranks as infer_source_from_destination_ranks,
 )
+from ifog.living import alive_ranks as alive_ranks
+from ifog.living import heal as heal
+from ifog.living import on_failure as on_failure
 from ifog.machines import in_neighbor_machine_ranks as in_neighbor_machine_ranks
 from ifog.machines import is_homogeneous as is_homogeneous
 from ifog.machines import is_machine_topo_weighted as is_machine_topo_weighted
@@ -40,6 +38,11 @@ from ifog.machines import machine_rank as machine_rank
 from ifog.machines import machine_size as machine_size
 from ifog.machines import out_neighbor_machine_ranks as out_neighbor_machine_ranks
 from ifog.machines import set_machine_topology as set_machine_topology
+from ifog.neighborhood import in_neighbor_ranks as in_neighbor_ranks
+from ifog.neighborhood import is_topo_weighted as is_topo_weighted
+from ifog.neighborhood import load_topology as load_topology
+from ifog.neighborhood import out_neighbor_ranks as out_neighbor_ranks
+from ifog.neighborhood import set_topology as set_topology
 from ifog.neighbors import neighbor_allgather as neighbor_allgather
 from ifog.neighbors import neighbor_allgather_nonblocking as neighbor_allgather_nonblocking
 from ifog.neighbors import neighbor_allreduce as neighbor_allreduce

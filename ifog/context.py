@@ -6,19 +6,20 @@ thread ranks in tests each have their own while notebooks and scripts never thin
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import networkx as nx
 
 from ifog import topology as graphs
 from ifog.errors import ArgumentError, NotInitializedError, ParticipationError
-from ifog.handle import Progress
+from ifog.handle import Handle, Progress
 from ifog.layout import Layout, arranged
+from ifog.numbers import rank_ranges
+from ifog.survival import surviving_share
 from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, Sink, Tee, WaitEvent, now
 from ifog.transport.base import Transport
 from ifog.watching import Watcher
@@ -31,15 +32,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Context",
     "current",
-    "fingerprint",
-    "in_neighbor_ranks",
     "init",
     "is_initialized",
-    "is_topo_weighted",
-    "load_topology",
-    "out_neighbor_ranks",
     "rank",
-    "set_topology",
     "shutdown",
     "size",
 ]
@@ -55,13 +50,14 @@ class Context:
         self.progress = Progress(transport)
         self.sink = sink
         self.watcher = Watcher(self)
-        self.participants: tuple[int, ...] = tuple(range(transport.size))
+        self.participants = transport.alive
         self.in_flight: set[str] = set()
         self.windows: dict[str, Window] = {}
         self.windows_carry_p = False
         self.timeline: Timeline | None = None
         self.cell = 0  # 0: between cells
         self.healed = 0
+        self.on_failure: Literal["stop", "heal"] = "stop"
         self._seq = 0
         self._clear_cell()
         self._between = self.unnamed
@@ -75,43 +71,56 @@ class Context:
 
     @property
     def size(self) -> int:
-        """The number of ranks."""
+        """The number of ranks, dead ones included: the largest number of one, plus 1."""
         return self.transport.size
+
+    @property
+    def alive(self) -> tuple[int, ...]:
+        """The ranks that live, as far as healing has found out, ascending."""
+        return self.transport.alive
 
     def install(self, graph: nx.DiGraph, *, weighted: bool) -> None:
         """Use ``graph`` on this rank from now on; comparing it across ranks is the caller's part.
+
+        Where ranks are dead, ``graph`` is what ``surviving`` leaves of ``declared``.
 
         Raises:
             ArgumentError: the graph does not fit this world.
         """
         graphs.check(graph, self.size)
-        self.graph = graph
-        self.weighted = weighted
-        self.weights: Weights = of_rank(graph, self.rank, weighted=weighted)
-        if self.rank == 0:
+        self.declared, self.weighted = graph, weighted
+        self.survival = surviving_share(graph, weighted, self.alive)
+        self.graph = graph if self.survival is None else self.survival.graph
+        self.evenly = not weighted and self.survival is None
+        self.weights: Weights = of_rank(self.graph, self.rank, weighted=not self.evenly)
+        if self.rank == self.alive[0]:
             self.emit_graph()
 
     def arrange(self, layout: Layout) -> None:
         """Take the machines of ``layout`` as those of the ranks; their graph is not set yet."""
-        self.layout = layout
+        self.layout = layout.without(set(range(self.size)) - set(self.alive))
         self.machine_graph: nx.DiGraph | None = None
-        self.machine_weighted = False
+        self.declared_machines: nx.DiGraph | None = None
+        self.machine_weighted = self.machines_evenly = False
 
     def install_machines(self, graph: nx.DiGraph, *, weighted: bool) -> None:
         """Mix machines over ``graph`` from now on; checking and comparing is the caller's part."""
-        self.machine_graph = graph
-        self.machine_weighted = weighted
-        self.machine_weights = of_rank(graph, self.layout.machines[self.rank], weighted=weighted)
+        self.declared_machines, self.machine_weighted = graph, weighted
+        survival = surviving_share(graph, weighted, tuple(self.layout.leaders()))
+        self.machine_graph = graph if survival is None else survival.graph
+        self.machines_evenly = evenly = not weighted and survival is None
+        mine = self.layout.machines[self.rank]
+        self.machine_weights = of_rank(self.machine_graph, mine, weighted=not evenly)
 
     def emit_graph(self) -> None:
         """Tell the watchers which graph is declared, with the weights that are in force."""
         edges = []
         for v in range(self.size):
-            row = of_rank(self.graph, v, weighted=self.weighted)
+            row = of_rank(self.graph, v, weighted=not self.evenly)
             edges.append((v, v, float(row.self_weight)))
             edges += [(u, v, float(w)) for u, w in row.src.items()]
         label = str(self.graph.graph.get("label", "custom"))
-        self.emit(GraphEvent(0, now(), self.size, label, tuple(edges)))
+        self.emit(GraphEvent(self.rank, now(), self.size, label, tuple(edges)))
 
     def _clear_cell(self) -> None:
         self.steps: Counter[tuple[str, str]] = Counter()
@@ -138,7 +147,7 @@ class Context:
         self.emit(CellEnd(self.rank, now(), self.cell, status, *counts, error))
         # What all ranks do between cells must match also where some of them left out a cell.
         self.cell, self.unnamed = 0, self._between
-        self.participants = tuple(range(self.size))
+        self.participants = self.alive
 
     def attach(self, sink: Sink) -> None:
         """Send the events to ``sink`` too."""
@@ -178,13 +187,18 @@ class Context:
 
         Raises:
             ArgumentError: a peer is no rank of this world.
-            ParticipationError: a peer is not in this cell.
+            ParticipationError: a peer is dead or not in this cell.
         """
         for peer in peers:
             if not 0 <= peer < self.size:
                 raise ArgumentError(
                     f"{op} on rank {self.rank} names rank {peer}, but the ranks are "
                     f"0..{self.size - 1}"
+                )
+            if peer not in self.alive:
+                raise ParticipationError(
+                    f"{op} on rank {self.rank} needs rank {peer}, which is dead; name only the "
+                    f"ranks {rank_ranges(self.alive)} (bf.alive_ranks())"
                 )
             if peer not in self.participants:
                 here = ",".join(map(str, self.participants))
@@ -197,19 +211,42 @@ class Context:
         """What this rank is blocked in at this moment; safe from any thread."""
         return self.progress.waiting(self.rank)
 
-    def abort(self, cause: str) -> None:
-        """This rank failed: wake every rank that waits for it."""
-        self.transport.abort(cause)
+    def abort(self, cause: str, died: int | None = None) -> None:
+        """Wake every rank that waits: this one failed, or the rank ``died`` is gone."""
+        if died is None or died in self.alive:
+            self.transport.abort(cause)
 
     def heal(self) -> None:
-        """Make operations possible again after an abort; every rank must call it."""
+        """Make operations possible again after an abort or a death; every living rank must call it.
+
+        Without the ranks that died, which all that live agree on, the graph is thinned out by
+        ``surviving``, machines count who is left, and windows are gone.
+        """
         stopped = NotInitializedError("the operation was under way when its cell was stopped")
         self.progress.fail_all(stopped)
         self.in_flight.clear()
+        handle: Handle[None] = Handle(self.progress, "heal", "", self.healed)
+        handle.begin(self.transport.meet())
+        handle.wait()
+        before = self.alive
         self.transport.heal()
         # The ranks stopped at different points: those further on must not stay ahead in counting.
         self.unnamed.clear()
         self.healed += 1
+        if self.alive != before:
+            self.adapt()
+
+    def adapt(self) -> None:
+        """Fit everything that depends on who lives to the ranks that do."""
+        taking_part = self.participants if self.cell else self.alive
+        self.participants = tuple(rank for rank in taking_part if rank in self.alive)
+        for window in list(self.windows.values()):
+            window.abandon()
+        graph, weighted = self.declared_machines, self.machine_weighted
+        self.arrange(self.layout)
+        if graph is not None:
+            self.install_machines(graph, weighted=weighted)
+        self.install(self.declared, weighted=self.weighted)
 
 
 def _sinks(sink: Sink | None) -> tuple[Sink, ...]:
@@ -270,7 +307,7 @@ def init(topology_fn: Callable[[int], nx.DiGraph] | None = None, is_weighted: bo
             timeline(os.environ["IFOG_TIMELINE"])
     context = current()
     layout = arranged(context.transport.machines, warn=False)
-    if layout != context.layout:
+    if layout.machines != context.layout.machines:
         context.arrange(layout)
     if not context.windows:
         make = topology_fn or graphs.exponential
@@ -306,74 +343,5 @@ def rank() -> int:
 
 
 def size() -> int:
-    """The number of ranks."""
+    """The number of ranks the world began with; ``alive_ranks`` says which of them live."""
     return current().size
-
-
-def set_topology(topology: nx.DiGraph | str | None = None, is_weighted: bool = False) -> bool:
-    """Mix over ``topology`` from now on; every rank must call it with the same graph.
-
-    Edge (u, v) means that u sends to v, and its ``weight`` is what v applies to u's value.
-
-    Args:
-        topology: a graph over the nodes 0..size-1, the name of one ("ring"), or None for the
-            exponential graph.
-        is_weighted: average with the graph's weights; otherwise every in-neighbour and the rank
-            itself get 1/(indegree + 1).
-
-    Returns:
-        True.
-
-    Raises:
-        ArgumentError: not a directed graph over these ranks, or windows exist: their buffers
-            belong to the neighbours of the graph in use.
-        MismatchError: the ranks passed different graphs.
-    """
-    from ifog.ops import agree
-
-    context = current()
-    if topology is None:
-        graph = graphs.exponential(context.size)
-    elif isinstance(topology, str):
-        graph = graphs.named(topology, context.size)
-    else:
-        graph = topology
-    graphs.check(graph, context.size)
-    mine = fingerprint(graph, is_weighted)
-    agree("set_topology", mine)
-    if not context.windows:
-        context.install(graph, weighted=is_weighted)
-    elif mine != fingerprint(context.graph, context.weighted):
-        raise ArgumentError(
-            f"set_topology: the windows {sorted(context.windows)} are laid out for the graph in "
-            "use; free them first (ifog.win_free())"
-        )
-    return True
-
-
-def fingerprint(graph: nx.DiGraph, is_weighted: bool) -> bytes:
-    """A digest of a graph's edges and weights, equal for equal ones."""
-    edges = sorted((u, v, float(w)) for u, v, w in graph.edges(data="weight", default=1.0))
-    return hashlib.sha256(repr((edges, is_weighted)).encode()).digest()
-
-
-def load_topology() -> nx.DiGraph:
-    """The graph in use: the object that was passed to ``set_topology``."""
-    return current().graph
-
-
-def is_topo_weighted() -> bool:
-    """Whether averaging uses the weights of the graph in use."""
-    return current().weighted
-
-
-def in_neighbor_ranks() -> list[int]:
-    """The ranks this one receives from, itself excluded, in the graph's own order."""
-    context = current()
-    return [u for u in context.graph.predecessors(context.rank) if u != context.rank]
-
-
-def out_neighbor_ranks() -> list[int]:
-    """The ranks this one sends to, itself excluded, in the graph's own order."""
-    context = current()
-    return [v for v in context.graph.successors(context.rank) if v != context.rank]

@@ -14,7 +14,7 @@ import torch
 
 from ifog.context import Context, current
 from ifog.edges import compare
-from ifog.errors import MismatchError, TopologyMismatchError
+from ifog.errors import MismatchError, ParticipationError, TopologyMismatchError
 from ifog.exchange import Arrivals, Parcel, exchange, same, wire
 from ifog.handle import Handle, Operation
 from ifog.kernels import mean
@@ -110,8 +110,14 @@ def hierarchical_neighbor_allreduce_nonblocking(
         op=op,
     )
     leaders, mates = context.layout.leaders(), context.layout.mates(context.rank)
+    empty = sorted({*plan.src, *plan.dst} - set(leaders))
+    if empty:
+        raise ParticipationError(
+            f"{op} on rank {context.rank} names machine {empty[0]}, whose ranks are all dead; "
+            f"name only machines of {list(leaders)}"
+        )
     if enable_topo_check:
-        peers = {*mates, *leaders}
+        peers = {*mates, *leaders.values()}
     else:
         peers = {*mates, *(leaders[machine] for machine in (*plan.src, *plan.dst))}
 
@@ -128,7 +134,7 @@ class _Call(NamedTuple):
     op: str
     x: torch.Tensor
     plan: Plan
-    leaders: tuple[int, ...]
+    leaders: dict[int, int]
     mates: tuple[int, ...]
     checked: bool
 
@@ -170,9 +176,8 @@ def _between(call: _Call, gathered: Arrivals) -> Operation[Outcome]:
     """What the leaders do: compare plans where asked, then exchange the machines' means."""
     context, op, plan = call.context, call.op, call.plan
     if call.checked:
-        places = dict(enumerate(call.leaders))
         yield from compare(
-            context, call.tag, op, src=plan.src, dst=plan.dst, places=places, node="machine"
+            context, call.tag, op, src=plan.src, dst=plan.dst, places=call.leaders, node="machine"
         )
     try:
         own = _mean_of_machine(call, gathered)

@@ -108,12 +108,14 @@ def _adjacency(op: str, what: str, ranks: Iterable[int]) -> Matrix:
     context = current()
     mine = torch.zeros(1, context.size, dtype=torch.uint8, device="cpu")
     mine[0, _checked(context, op, what, ranks)] = 1
-    return allgather(mine, name=op).numpy().astype(np.float64)
+    adjacency = np.zeros((context.size, context.size))
+    adjacency[list(context.alive)] = allgather(mine, name=op).numpy()
+    return adjacency
 
 
 def _checked(context: Context, op: str, what: str, ranks: Any) -> list[int]:
     where = f"{op} on rank {context.rank}: {what}"
-    others = [rank for rank in range(context.size) if rank != context.rank]
+    others = [rank for rank in context.alive if rank != context.rank]
     try:
         given = list(ranks)
     except TypeError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ifog.errors import ArgumentError
@@ -20,9 +20,15 @@ VARIABLES = ("IFOG_RANKS_PER_MACHINE", "BLUEFOG_NODES_PER_MACHINE")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The machine of every rank; the machines are 0, 1, ... without a gap."""
+    """The machine of every rank; the machines are 0, 1, ... without a gap.
+
+    Attributes:
+        machines: of every rank, whether it lives or not, so that machines keep their numbers.
+        dead: ranks that count on no machine any more; one with no other rank is empty.
+    """
 
     machines: tuple[int, ...]
+    dead: frozenset[int] = frozenset()
 
     @property
     def count(self) -> int:
@@ -30,20 +36,32 @@ class Layout:
         return max(self.machines) + 1
 
     def members(self, machine: int) -> tuple[int, ...]:
-        """The ranks of a machine, ascending."""
-        return tuple(rank for rank, home in enumerate(self.machines) if home == machine)
+        """The ranks of a machine that live, ascending."""
+        return tuple(
+            rank
+            for rank, home in enumerate(self.machines)
+            if home == machine and rank not in self.dead
+        )
 
     def mates(self, rank: int) -> tuple[int, ...]:
         """The ranks of the machine of ``rank``, itself included, ascending."""
         return self.members(self.machines[rank])
 
-    def leaders(self) -> tuple[int, ...]:
-        """The lowest rank of every machine."""
-        return tuple(self.machines.index(machine) for machine in range(self.count))
+    def leaders(self) -> dict[int, int]:
+        """The lowest rank of every machine that has any."""
+        found: dict[int, int] = {}
+        for rank, home in enumerate(self.machines):
+            if rank not in self.dead:
+                found.setdefault(home, rank)
+        return dict(sorted(found.items()))
 
     def sizes(self) -> tuple[int, ...]:
         """The number of ranks of every machine."""
-        return tuple(self.machines.count(machine) for machine in range(self.count))
+        return tuple(len(self.members(machine)) for machine in range(self.count))
+
+    def without(self, dead: Iterable[int]) -> Layout:
+        """The same machines, on which only ``dead`` do not count."""
+        return Layout(self.machines, frozenset(dead))
 
     @property
     def homogeneous(self) -> bool:

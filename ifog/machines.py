@@ -10,8 +10,9 @@ from __future__ import annotations
 import networkx as nx
 
 from ifog import topology as graphs
-from ifog.context import current, fingerprint
+from ifog.context import current
 from ifog.errors import ArgumentError
+from ifog.neighborhood import fingerprint
 from ifog.ops import agree
 
 __all__ = [

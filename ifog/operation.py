@@ -124,8 +124,8 @@ def host(x: Any, op: str) -> torch.Tensor:
 
 
 def others_of(context: Context) -> list[int]:
-    """All ranks but this one."""
-    return [rank for rank in range(context.size) if rank != context.rank]
+    """All ranks that live but this one."""
+    return [rank for rank in context.alive if rank != context.rank]
 
 
 def to_all(context: Context, tag: int, parcel: Parcel) -> Operation[Arrivals]:

@@ -54,7 +54,7 @@ def allreduce(
 
     Args:
         tensor: [...] numbers; floating point when averaged; not changed.
-        average: divide by the number n of ranks.
+        average: divide by the number n of ranks that live.
         is_hierarchical_local: over the ranks of this machine only; n is then ``local_size()``.
             Ranks of every machine must call it all the same, unless they give it a name.
         name: matches the call across ranks.
@@ -107,7 +107,7 @@ def _start_allreduce(
             f"{op} cannot {'average' if average else 'sum'} {x.dtype}; convert it, for example "
             "with .float(), or pass average=False for integers"
         )
-    group = context.layout.mates(context.rank) if local else range(context.size)
+    group = context.layout.mates(context.rank) if local else context.alive
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
         small = x.numel() * x.element_size() <= _ONE_ROUND
@@ -245,7 +245,7 @@ def _start_broadcast(
         nbytes = wire(x).size * len(others)
         return Outcome(result, arrivals, nbytes, others, () if is_root else (root_rank,))
 
-    return launch(op, name, range(context.size), body)
+    return launch(op, name, context.alive, body)
 
 
 def allgather(tensor: torch.Tensor, name: str | None = None) -> torch.Tensor:
@@ -276,15 +276,14 @@ def allgather_nonblocking(tensor: torch.Tensor, name: str | None = None) -> Hand
         arrivals = yield from to_all(context, tag, parcel)
         same(op, context.rank, parcel, arrivals.parcels, rows=True)
         blocks = [
-            x if rank == context.rank else arrivals.parcels[rank].like
-            for rank in range(context.size)
+            x if rank == context.rank else arrivals.parcels[rank].like for rank in context.alive
         ]
         others = tuple(others_of(context))
         nbytes = wire(x).size * len(others)
         result = torch.cat(blocks).to(tensor.device)
         return Outcome(result, arrivals, nbytes, others, others)
 
-    return launch(op, name, range(context.size), body)
+    return launch(op, name, context.alive, body)
 
 
 def barrier() -> None:
@@ -294,7 +293,7 @@ def barrier() -> None:
         arrivals = yield from to_all(context, tag, Parcel(_NOTHING))
         return Outcome(None, arrivals)
 
-    launch("barrier", None, range(current().size), body).wait()
+    launch("barrier", None, current().alive, body).wait()
 
 
 def agree(op: str, digest: bytes) -> None:
@@ -315,7 +314,7 @@ def agree(op: str, digest: bytes) -> None:
                 )
         return Outcome(None, arrivals)
 
-    launch(op, None, range(current().size), body).wait()
+    launch(op, None, current().alive, body).wait()
 
 
 def poll(handle: Handle[Any]) -> bool:

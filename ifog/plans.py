@@ -16,6 +16,7 @@ import networkx as nx
 
 from ifog import topology as graphs
 from ifog.errors import ArgumentError
+from ifog.survival import surviving
 from ifog.weights import of_rank
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def machine_plan(
             )
         weights = context.machine_weights
         src = dict(sorted(weights.src.items()))
-        uniform = not context.machine_weighted or _is_uniform(weights.self_weight, src)
+        uniform = context.machines_evenly or _is_uniform(weights.self_weight, src)
         return Plan(weights.self_weight, src, dict.fromkeys(weights.dst, 1.0), uniform, False)
     if missing:
         raise ArgumentError(
@@ -206,7 +207,7 @@ def _ranks_of(context: Context) -> _Nodes:
 def _static(context: Context) -> Plan:
     weights = context.weights
     src = dict(sorted(weights.src.items()))
-    uniform = not context.weighted or _is_uniform(weights.self_weight, src)
+    uniform = context.evenly or _is_uniform(weights.self_weight, src)
     return Plan(weights.self_weight, src, dict.fromkeys(weights.dst, 1.0), uniform, False)
 
 
@@ -227,6 +228,8 @@ def _static_weighted(context: Context, own: float, src: dict[int, float], op: st
 
 def _of_graph(context: Context, topology: nx.DiGraph) -> Plan:
     graphs.check(topology, context.size)
+    if len(context.alive) < context.size:
+        topology = surviving(topology, context.alive).graph
     weights = of_rank(topology, context.rank, weighted=True)
     src = dict(sorted(weights.src.items()))
     uniform = _is_uniform(weights.self_weight, src)

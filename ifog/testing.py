@@ -5,16 +5,28 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from ifog.context import Context, use
+from ifog.context import Context, current, use
 from ifog.errors import IfogError, PeerFailedError
 from ifog.telemetry import Sink
-from ifog.transport.local import LocalHub
+from ifog.transport.local import LocalHub, LocalTransport
 
-__all__ = ["run_ranks"]
+__all__ = ["die", "run_ranks"]
 
 T = TypeVar("T")
+
+
+class _Dead(BaseException):
+    """Ends the thread of a rank that died."""
+
+
+def die() -> NoReturn:
+    """End this rank as if its process had been killed; for functions under ``run_ranks``."""
+    context = current()
+    assert isinstance(context.transport, LocalTransport)
+    context.transport.hub.kill(context.rank)
+    raise _Dead
 
 
 def run_ranks(
@@ -27,7 +39,8 @@ def run_ranks(
     """Run ``function()`` on ``n`` thread ranks and return their results in rank order.
 
     Inside, ``ifog.rank()``, ``ifog.neighbor_allreduce`` and the rest work as on real ranks. A rank
-    that raises stops the others, and its error is raised here.
+    that raises stops the others, and its error is raised here. The result of one that called
+    ``die`` is None.
 
     Raises:
         IfogError: a rank did not return within ``timeout`` seconds; says which.
@@ -41,6 +54,8 @@ def run_ranks(
         use(context)
         try:
             results[rank] = function()
+        except _Dead:
+            return
         except BaseException as error:
             errors[rank] = error
             context.abort(f"{type(error).__name__}: {error}")

@@ -84,7 +84,7 @@ class Window:
             yield from memory.open(tag, first, self._deliver)
             return Outcome(None, arrivals)
 
-        launch("win_create", name, range(context.size), body).wait()
+        launch("win_create", name, context.alive, body).wait()
         context.windows[name] = self
 
     def free(self) -> None:
@@ -97,10 +97,17 @@ class Window:
             arrivals = yield from to_all(context, tag, Parcel(_NOTHING))
             return Outcome(None, arrivals)
 
-        launch("win_free", self.name, range(self._context.size), body).wait()
+        launch("win_free", self.name, self._context.alive, body).wait()
         self._context.windows.pop(self.name, None)
         self._memory = None
         memory.close()
+
+    def abandon(self) -> None:
+        """Let go of the window without the others: ranks died or came, and none fits any more."""
+        memory, self._memory = self._memory, None
+        self._context.windows.pop(self.name, None)
+        if memory is not None:
+            memory.close()
 
     def put(
         self,
@@ -385,5 +392,8 @@ class Window:
 
     def _opened(self, op: str) -> Buffers:
         if self._memory is None:
-            raise ArgumentError(f"{op}: the window {self.name!r} has been freed; create it again")
+            raise ArgumentError(
+                f"{op}: the window {self.name!r} has been freed, or lost when the set of living "
+                "ranks changed; create it again"
+            )
         return self._memory

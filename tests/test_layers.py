@@ -11,11 +11,11 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "quantities"),
-    ("transport", "handle", "layout", "schedules", "topology", "tracks", "weights"),
+    ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
     ("exchange", "kernels", "packing", "problems"),
     ("context", "plans", "watching"),
     ("deadlines", "edges", "operation", "recorder"),
-    ("ops", "neighbors"),
+    ("ops", "neighbors", "neighborhood", "living"),
     ("buffers", "window_arguments"),
     ("windows",),
     ("onesided",),
@@ -51,7 +51,6 @@ ONLY_IN = {
     "torch": {name for layer in LAYERS for name in layer} - {"telemetry", "errors", "manifest"},
 }
 ONLY_AT_RUN_TIME = {
-    ("context", "ops"),  # set_topology compares the graph across ranks
     ("context", "recorder"),  # init begins the timeline that the environment asks for
 }
 

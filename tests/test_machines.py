@@ -92,7 +92,7 @@ def test_machines_out_of_order_or_of_unequal_sizes_are_not_homogeneous():
     assert Layout((0, 0, 1, 1)).homogeneous
     assert not Layout((0, 1, 0, 1)).homogeneous
     assert not Layout((0, 0, 1)).homogeneous
-    assert Layout((0, 1, 0, 1)).leaders() == (0, 1)
+    assert Layout((0, 1, 0, 1)).leaders() == {0: 0, 1: 1}
     assert Layout((0, 1, 0, 1, 2)).sizes() == (2, 2, 1)
 
 

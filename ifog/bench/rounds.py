@@ -6,7 +6,8 @@ import time
 
 import torch
 
-from ifog.context import current, set_topology
+from ifog.context import current
+from ifog.neighborhood import set_topology
 from ifog.neighbors import neighbor_allreduce
 from ifog.ops import barrier
 from ifog.telemetry import Sink

@@ -11,7 +11,7 @@ keeps:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,6 +78,7 @@ class Transport(Protocol):
 
     rank: int
     size: int
+    alive: tuple[int, ...]  # the ranks that lived when all of them last healed, ascending
     machines: tuple[int, ...]  # the machine of every rank, numbered in the order of first ranks
 
     def isend(self, data: Bytes, destination: int, tag: int) -> Request:
@@ -98,8 +99,14 @@ class Transport(Protocol):
     def abort(self, cause: str) -> None:
         """Make every wait on every rank raise ``PeerFailedError``; safe from any thread."""
 
+    def meet(self) -> Generator[tuple[int, ...], None, None]:
+        """Wait until every living rank is here, ready to heal; yields those that are not yet."""
+
     def heal(self) -> None:
-        """Forget all messages and make the wire usable again; every rank must call it."""
+        """Forget all messages and make the wire usable again; every living rank must call it.
+
+        Ranks that have died are left out from then on: all the others agree on ``alive``.
+        """
 
     def close(self) -> None:
         """Release what the wire holds."""

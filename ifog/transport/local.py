@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from itertools import count
 from typing import Any
 
@@ -31,8 +31,11 @@ class LocalHub:
         self.keys = count()
         self.locks: set[tuple[int, int]] = set()
         self.guard = threading.Lock()
+        self.alive = tuple(range(size))
+        self.dead: set[int] = set()
+        self.epoch = 0
+        self.met: set[int] = set()
         self._lock = threading.Lock()
-        self._healing = threading.Barrier(size)
 
     def transport(self, rank: int) -> LocalTransport:
         """The view of ``rank``."""
@@ -50,15 +53,37 @@ class LocalHub:
         with self._lock:
             if self.failure is None:
                 self.failure = (rank, cause)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let everybody look again at what they wait for."""
         for event in self.arrived:
             event.set()
 
-    def heal(self, timeout: float = 30.0) -> None:
-        """Empty the mailboxes once every rank is here."""
-        if self._healing.wait(timeout) == 0:
+    def kill(self, rank: int) -> None:
+        """Count ``rank`` as dead from now on, as if its process had been killed."""
+        with self._lock:
+            self.dead.add(rank)
+        self.abort(rank, "its process died")
+
+    def come(self, rank: int, epoch: int) -> None:
+        """Note that ``rank`` is ready to end ``epoch``."""
+        with self._lock:
+            if self.epoch == epoch:
+                self.met.add(rank)
+        self.wake()
+
+    def heal(self, epoch: int) -> None:
+        """End ``epoch``, unless another rank has done so: empty the mailboxes, bury the dead."""
+        with self._lock:
+            if self.epoch > epoch:
+                return
             self.boxes.clear()
             self.failure = None
-        self._healing.wait(timeout)
+            self.alive = tuple(rank for rank in self.alive if rank not in self.dead)
+            self.met.clear()
+            self.epoch += 1
+        self.wake()
 
 
 class _Sent:
@@ -154,6 +179,8 @@ class LocalTransport:
         self.hub = hub
         self.rank = rank
         self.size = hub.size
+        self.alive = hub.alive
+        self._epoch = hub.epoch
         self.machines = (0,) * hub.size
 
     def check(self) -> None:
@@ -189,9 +216,21 @@ class LocalTransport:
         """Stop every rank."""
         self.hub.abort(self.rank, cause)
 
+    def meet(self) -> Generator[tuple[int, ...], None, None]:
+        """Wait until every living rank is here."""
+        hub = self.hub
+        hub.come(self.rank, self._epoch)
+        while hub.epoch == self._epoch:
+            missing = set(hub.alive) - hub.met - hub.dead
+            if not missing:
+                return
+            yield tuple(sorted(missing))
+
     def heal(self) -> None:
-        """Empty all mailboxes; every rank must call it."""
-        self.hub.heal()
+        """Empty all mailboxes and go on without the dead; every living rank must call it."""
+        self.hub.heal(self._epoch)
+        self._epoch += 1
+        self.alive = self.hub.alive
 
     def close(self) -> None:
         """Nothing to release."""

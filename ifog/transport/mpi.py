@@ -11,9 +11,12 @@ therefore also look for the message on the second communicator.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
 import time
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,7 @@ __all__ = ["MPITransport"]
 _SPINS = 5
 _YIELDS = 55
 _CAUSE_TAG = 1
+_MEET_TAG = 2
 _CAUSE_BYTES = 2048
 _CAUSE_WAIT = 0.5  # seconds a rank looks for the reason after its communicator was revoked
 _LOOK_EVERY = 64  # idle sleeps between two looks for an abort message
@@ -42,6 +46,39 @@ def _machines(world: MPI.Intracomm) -> tuple[int, ...]:
     firsts = np.empty(world.Get_size(), np.int64)
     world.Allgather(first, firsts)
     return tuple(np.unique(firsts, return_inverse=True)[1].tolist())
+
+
+def _quietly(call: Callable[[], None]) -> None:
+    with contextlib.suppress(MPI.Exception, NotImplementedError):
+        call()
+
+
+class _Meeting:
+    """Messages between all ranks that each of them is ready to heal."""
+
+    def __init__(self, control: MPI.Intracomm, places: Mapping[int, int], me: int) -> None:
+        self._buffers: list[Bytes] = [np.zeros(1, np.uint8)]
+        self._sent: list[MPI.Request] = []
+        self._awaited: dict[int, MPI.Request] = {}
+        for rank, place in places.items():
+            if rank != me:
+                with contextlib.suppress(MPI.Exception):  # raised for a rank that is dead
+                    self._buffers.append(np.empty(1, np.uint8))
+                    message = [self._buffers[-1], MPI.BYTE]
+                    self._awaited[rank] = control.Irecv(message, place, _MEET_TAG)
+                    message = [self._buffers[0], MPI.BYTE]
+                    self._sent.append(control.Isend(message, place, _MEET_TAG))
+
+    def missing(self) -> tuple[int, ...]:
+        """The ranks that have not come, except those that died."""
+        for rank, request in list(self._awaited.items()):
+            try:
+                here = request.Test()
+            except MPI.Exception:
+                here = True
+            if here:
+                del self._awaited[rank]
+        return tuple(self._awaited)
 
 
 class _Request:
@@ -81,7 +118,11 @@ class MPITransport:
         world.Barrier()
         self.rank: int = world.Get_rank()
         self.size: int = world.Get_size()
+        self.alive = tuple(range(self.size))
         self.machines = _machines(world)
+        self._places = {rank: rank for rank in self.alive}  # in the communicator
+        self._guard = threading.RLock()
+        self._meeting: _Meeting | None = None
         self.pending: dict[int, _Request] = {}
         self._epoch = 0
         self._failed: tuple[int | None, str] | None = None
@@ -103,7 +144,7 @@ class MPITransport:
         """Start sending ``data``."""
         self.check()
         try:
-            request = self._comm.Isend([data, MPI.BYTE], destination, tag)
+            request = self._comm.Isend([data, MPI.BYTE], self._places[destination], tag)
         except MPI.Exception as error:
             raise self.failure(error) from None
         return _Request(self, request, data)
@@ -112,7 +153,7 @@ class MPITransport:
         """Start receiving into ``out``."""
         self.check()
         try:
-            request = self._comm.Irecv([out, MPI.BYTE], source, tag)
+            request = self._comm.Irecv([out, MPI.BYTE], self._places[source], tag)
         except MPI.Exception as error:
             raise self.failure(error) from None
         return _Request(self, request, out)
@@ -131,31 +172,30 @@ class MPITransport:
             _give_way()
             return
         time.sleep(min(50e-6 * (1 + (polls - _YIELDS) // 20), 1e-3))
-        if polls % _LOOK_EVERY == 0 and self._heard() is not None:
+        if polls % _LOOK_EVERY == 0 and self._meeting is None and self._heard() is not None:
             self.check()
 
     def abort(self, cause: str) -> None:
         """Tell the others why, then revoke the communicator they wait on."""
-        if self._failed is None:
-            self._failed = (self.rank, cause)
-            message = json.dumps([self._epoch, self.rank, cause[: _CAUSE_BYTES // 8]]).encode()
-            data = np.frombuffer(message, np.uint8)
-            for peer in range(self.size):
-                if peer != self.rank:
-                    self._tell(data, peer)
-        self._revoke()
+        # Other threads call this too, while the main one may be putting new communicators in place.
+        with self._guard:
+            if self._failed is None:
+                self._failed = (self.rank, cause)
+                message = json.dumps([self._epoch, self.rank, cause[: _CAUSE_BYTES // 8]])
+                self._tell(np.frombuffer(message.encode(), np.uint8))
+            self._revoke()
 
-    def _tell(self, data: Bytes, peer: int) -> None:
-        try:
-            self._told.append(self._control.Isend([data, MPI.BYTE], peer, _CAUSE_TAG))
-        except MPI.Exception:
-            return  # the peer is dead: there is nobody to tell
+    def _tell(self, data: Bytes) -> None:
+        for rank, place in self._places.items():
+            if rank == self.rank:
+                continue
+            try:
+                self._told.append(self._control.Isend([data, MPI.BYTE], place, _CAUSE_TAG))
+            except MPI.Exception:
+                continue  # it is dead: there is nobody to tell
 
     def _revoke(self) -> None:
-        try:
-            self._comm.Revoke()
-        except (MPI.Exception, NotImplementedError):
-            return  # without fault tolerance the message alone must do
+        _quietly(self._comm.Revoke)  # without fault tolerance the message alone must do
 
     def _heard(self) -> tuple[int | None, str] | None:
         """The reason another rank gave in this epoch, if a message is here."""
@@ -204,40 +244,67 @@ class MPITransport:
             group = self._comm.Get_failed()
         except (MPI.Exception, NotImplementedError, AttributeError):
             return []
-        return list(group.Translate_ranks(None, self._comm.Get_group())) if group.size else []
+        places = group.Translate_ranks(None, self._comm.Get_group()) if group.size else []
+        return [self.alive[place] for place in places if place >= 0]
+
+    def meet(self) -> Generator[tuple[int, ...], None, None]:
+        """Wait until every living rank is here, ready to heal; yields those that are not yet."""
+        # What was received in a meeting that was interrupted is not sent again.
+        meeting = self._meeting = self._meeting or _Meeting(self._control, self._places, self.rank)
+        while missing := meeting.missing():
+            yield missing
 
     def heal(self) -> None:
-        """Replace the revoked communicator by a fresh one of the same ranks; collective.
-
-        Raises:
-            PeerFailedError: a rank is dead, so the same ranks cannot be had again.
-        """
+        """Replace the revoked communicators by fresh ones of the ranks that live; collective."""
         self._revoke()
+        self._drain()
+        comm, alive = self._comm, self.alive
+        while True:
+            try:
+                fresh: MPI.Intracomm = comm.Shrink()  # type: ignore[assignment] # a plain Comm
+            except NotImplementedError:
+                fresh = self._world.Dup()
+            except MPI.Exception:
+                continue  # one more died meanwhile: the next attempt leaves it out
+            fresh.Set_errhandler(MPI.ERRORS_RETURN)
+            places = fresh.Get_group().Translate_ranks(None, comm.Get_group())
+            comm, alive = fresh, tuple(alive[place] for place in places)
+            control = self._armed(comm)
+            if control is not None:
+                break
+        self.adopt(comm, control, alive)
+
+    def adopt(self, comm: MPI.Intracomm, control: MPI.Intracomm, alive: tuple[int, ...]) -> None:
+        """Talk over these communicators, in which ``alive`` have their places in this order."""
+        with self._guard:
+            self._comm, self._control, self.alive = comm, control, tuple(sorted(alive))
+            self._places = {rank: place for place, rank in enumerate(alive)}
+            self._epoch += 1
+            self._failed = self._meeting = None
+            self._told.clear()
+
+    def _drain(self) -> None:
         deadline = time.monotonic() + _CAUSE_WAIT
         while self.pending and time.monotonic() < deadline:
             for key, request in list(self.pending.items()):
                 if request.drained():
                     del self.pending[key]
         self.pending.clear()
-        fresh: MPI.Intracomm
+
+    def _armed(self, comm: MPI.Intracomm) -> MPI.Intracomm | None:
+        """A second communicator of the same ranks; None, on all of them, if any has died again."""
+        control = None
         try:
-            fresh = self._comm.Shrink()  # type: ignore[assignment] # typed as a plain Comm
+            control = self._duplicate(comm)
+            comm.Barrier()
+        except MPI.Exception:
+            _quietly(comm.Revoke)  # whoever still waits in there must hear of it
+        try:
+            return control if comm.Agree(int(control is not None)) else None
         except NotImplementedError:
-            fresh = self._world.Dup()
-        fresh.Set_errhandler(MPI.ERRORS_RETURN)
-        if fresh.Get_size() != self.size:
-            dead = self._dead_ranks()
-            raise PeerFailedError(
-                f"ranks {dead} are dead; restart the cluster with %bf restart",
-                dead[0] if dead else None,
-                "its process died",
-            )
-        fresh.Barrier()
-        self._heard()  # late messages of the old epoch end here
-        self._comm = fresh
-        self._epoch += 1
-        self._failed = None
-        self._told.clear()
+            return control
+        except MPI.Exception:
+            return None
 
     def close(self) -> None:
         """Leave the communicators to the end of the process: freeing is collective."""
