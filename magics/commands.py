@@ -12,7 +12,9 @@ from ifog.magics.options import closest, parse_ranks, split_options, whole
 from ifog.magics.runner import DEFAULT_RANKS, Runner
 from ifog.numbers import count, counted, number, rank_ranges
 
-__all__ = ["COMMANDS", "command"]
+__all__ = ["COMMANDS", "PANELS", "command"]
+
+PANELS = ("graph", "consensus", "throughput", "waiting")
 
 
 def command(runner: Runner, line: str) -> None:
@@ -128,7 +130,13 @@ def _push(runner: Runner, line: str) -> None:
 def _dashboard(runner: Runner, line: str) -> None:
     from IPython.display import display
 
-    _no_words(line, "dashboard")
+    names, _ = _words(line, "dashboard [PANEL...]", {})
+    for name in names:
+        if name not in PANELS:
+            raise ArgumentError(
+                f"there is no panel {name!r}{closest(name, PANELS)}; %bf dashboard shows all, or "
+                f"those of {', '.join(PANELS)} that are named"
+            )
     try:
         widgets = importlib.import_module("ifog.widgets")
     except ImportError as error:
@@ -136,7 +144,8 @@ def _dashboard(runner: Runner, line: str) -> None:
             f"%bf dashboard needs {error.name}, which is not installed; "
             "type %pip install 'ifog[lab]' and restart the kernel"
         ) from None
-    dashboard: Any = widgets.Dashboard(runner.cluster_or_default())
+    panels = [widgets.PANELS[name] for name in names] or None
+    dashboard: Any = widgets.Dashboard(runner.cluster_or_default(), panels)
     runner.shell.user_ns["bf_dashboard"] = dashboard
     display(dashboard)  # type: ignore[no-untyped-call]
 
@@ -166,7 +175,7 @@ COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
     "topology": (_topology, "topology NAME", "mix over this graph: ring, exponential, ..."),
     "pull": (_pull, "pull NAME [--ranks 0,2:4]", "bring a variable of the ranks here"),
     "push": (_push, "push NAME...", "copy variables of the notebook to the ranks"),
-    "dashboard": (_dashboard, "dashboard", "live panels: graph, consensus error, throughput"),
+    "dashboard": (_dashboard, "dashboard [PANEL...]", f"live panels: {', '.join(PANELS)}"),
     "interrupt": (_interrupt, "interrupt", "interrupt what the ranks do"),
     "help": (_help, "help", "this list"),
 }

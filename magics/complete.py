@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ifog.magics.commands import COMMANDS
+from ifog.magics.commands import COMMANDS, PANELS
 
 __all__ = ["complete_line", "matcher"]
 
@@ -34,6 +34,8 @@ def complete_line(line: str, here: Iterable[str], ranks: Iterable[str]) -> list[
         from ifog import topology
 
         return list(topology.names())
+    if command == "dashboard":
+        return [panel for panel in PANELS if panel not in words]
     names = {"push": here, "pull": ranks}.get(command, ())
     return sorted(name for name in names if not name.startswith("_")) + options
 
