@@ -9,17 +9,27 @@ import numpy as np
 import pytest
 from runs import cell, graph_event, one_peer_matrix, ring_matrix, star_matrix
 
-from ifog.telemetry import EventLog
+from ifog.errors import ArgumentError
+from ifog.telemetry import CellEnd, CellStart, EventLog, OpEvent, WaitEvent
 
 pytest.importorskip("anywidget", reason="anywidget is not installed (ifog[lab])")
 
-from ifog.widgets import Consensus, Dashboard, Graph, Panel, Picture, Throughput
+from ifog.widgets import (
+    PANELS,
+    Consensus,
+    Dashboard,
+    Graph,
+    Panel,
+    Picture,
+    Throughput,
+    Waiting,
+)
 from ifog.widgets.bundle import STATIC, module
 from ifog.widgets.feed import Feed
 from ifog.widgets.layout import positions
 
 MODULES = sorted(path.name for path in STATIC.glob("*.js"))
-ENTRIES = ("bar.js", "consensus.js", "graph.js", "throughput.js")
+ENTRIES = ("bar.js", "consensus.js", "graph.js", "throughput.js", "waiting.js")
 
 
 def numbered(n):
@@ -55,9 +65,45 @@ def test_panels_show_what_the_folds_say(log):
 
 
 def test_panels_are_empty_before_the_first_event(log):
-    panels = Graph(), Consensus(), Throughput()
+    panels = [panel() for panel in PANELS.values()]
     still(panels, log).step()
-    assert [panel.state["empty"] for panel in panels] == [True, True, True]
+    assert [panel.state["empty"] for panel in panels] == [True, True, True, True]
+
+
+def test_the_names_of_panels_are_those_of_the_magic():
+    from ifog.magics import commands
+
+    assert tuple(PANELS) == commands.PANELS
+    assert [panel.__name__.lower() for panel in PANELS.values()] == list(PANELS)
+
+
+def test_the_magic_completes_the_panels_not_named_yet_and_refuses_others():
+    from ifog.magics.commands import command
+    from ifog.magics.complete import complete_line
+
+    assert complete_line("%bf dashboard graph ", (), ()) == ["consensus", "throughput", "waiting"]
+    with pytest.raises(ArgumentError, match=r"'wating' \(did you mean 'waiting'\?\)"):
+        command(None, "dashboard wating")
+
+
+def test_a_stall_that_ended_by_itself_folds_without_news(log, monkeypatch):
+    clock = [104.0]
+    monkeypatch.setattr("ifog.widgets.panel.now", lambda: clock[0])
+    log.write([CellStart(rank, 100.0, 1, 2, (0, 1)) for rank in (0, 1)])
+    log.write([WaitEvent(0, 102.0, "barrier", "", 0, (1,), 100.0)])
+    log.write([OpEvent(0, 0, 0, "barrier", "", 100.0, 103.0, 3.0, 1, 0, (1,), (1,), ())])
+    log.write([CellEnd(rank, 103.0, 1, "ok", 0, 0, 0.0, 0, None) for rank in (0, 1)])
+    panel = Waiting()
+    panel.follow(log, refresh=False)
+    assert not panel.state["empty"]
+    clock[0] = 108.1
+    panel.follow(log, refresh=False)
+    assert not panel.state["empty"]
+    panel.follow(log, refresh=True)
+    assert panel.state["empty"]
+    folded = panel.state
+    panel.follow(log, refresh=True)
+    assert panel.state is folded
 
 
 def test_a_dashboard_follows_its_source_by_itself(log):
@@ -135,6 +181,7 @@ class Third(Panel):
     ("panels", "columns"),
     [
         ((Graph, Consensus, Throughput), [5, 7, 12]),
+        (None, [5, 7, 12, 12]),
         ((Graph,), [12]),
         ((Graph, Throughput), [5, 7]),
         ((Consensus, Consensus), [12, 12]),
@@ -211,7 +258,7 @@ def test_what_a_panel_draws_is_json():
     import json
 
     log = EventLog()
-    panels = Graph(), Consensus(), Throughput()
+    panels = [panel() for panel in PANELS.values()]
     x = numbered(4)
     x[1] = np.nan
     log.write([graph_event(star_matrix(4), "star"), *cell(star_matrix(4), x, 5)])
