@@ -60,7 +60,7 @@ def cycle(needs: Needs) -> tuple[int, ...]:
 
 
 def _way_back(start: int, needs: Needs, shorter_than: int) -> tuple[int, ...]:
-    ways = [(start,)]
+    ways: list[tuple[int, ...]] = [(start,)]
     seen = {start}
     while ways and not 0 < shorter_than <= len(ways[0]):
         longer = []

@@ -194,6 +194,11 @@ class Notebook:
         """Start to run all cells, from the top."""
         self.command("notebook:run-all-cells")
 
+    def run_cell(self, index: int) -> None:
+        """Start to run one code cell."""
+        self.page.locator(".jp-CodeCell .jp-InputArea-editor").nth(index).click()
+        self.command("notebook:run-cell")
+
     def prompts(self) -> list[str]:
         """What stands in the brackets before each code cell."""
         texts = self.page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()

@@ -43,7 +43,7 @@ player.start()
 player.join(30)
 """
 # What each of the first page's panels shows: its words, and the ends of its curves and bars.
-PANELS = """() => [...document.querySelector('.ifog-dashboard').querySelectorAll('.ifog-panel')]
+PANELS = """() => [...document.querySelectorAll('.ifog-panel:not(.ifog-folded)')]
     .map(panel => panel.innerText + [...panel.querySelectorAll('.series, .part, .node')].map(
         mark => [mark.getAttribute('d')?.slice(-40), mark.getAttribute('width'), mark.style.fill]
     ))"""
@@ -205,6 +205,69 @@ def test_the_tutorial_moves_its_three_panels_while_a_cell_runs(page_of):
     assert busy
     assert running(notebook) == busy
     notebook.wait_until_run(timeout=180)
+    assert_alone(notebook)
+
+
+STALL = [
+    "%load_ext ifog\n%bf start -n 4",
+    "%bf dashboard",
+    """%%bf
+import time
+x = bf.neighbor_allreduce(torch.ones(3), name="x")
+if bf.rank() == 3: time.sleep(4)
+for _ in range(2): x = bf.neighbor_allreduce(x, name="x")""",
+    """%%bf
+import time
+if bf.rank() == 3:
+    time.sleep(1.5)
+    raise ValueError("no gradient")
+for _ in range(2): x = bf.neighbor_allreduce(x, name="x")""",
+    "%%bf\nx = bf.neighbor_allreduce(x, name='x')",
+]
+WAITING = """() => {
+    const panel = document.querySelector('.ifog-risen');
+    if (!panel) return null;
+    const look = node => node.classList[2];
+    const marks = [...panel.querySelectorAll('.waiter')];
+    const looks = Object.fromEntries(marks.map(node => [node.dataset.rank, look(node)]));
+    const red = panel.querySelectorAll('.needs.stalled').length;
+    const grid = panel.closest('.ifog-grid');
+    const first = [...grid.children].every(
+        child => child.getBoundingClientRect().top >= panel.getBoundingClientRect().top - 1);
+    return {sentence: panel.querySelector('.ifog-sentence').textContent,
+        key: panel.querySelector('.ifog-key').textContent, looks, red, first};
+}"""
+SAYS = f"words => ({WAITING})()?.sentence.startsWith(words)"
+ALL_WAIT = f"""() => {{ const seen = ({WAITING})();
+    return seen && Object.values(seen.looks).filter(look => look === 'waiting').length === 3; }}"""
+
+
+@pytest.mark.mpi
+def test_the_panel_says_who_waits_and_keeps_it_when_a_rank_raised(page_of):
+    notebook = page_of(STALL, height=3000)
+    prompts = "i => /\\d/.test(document.querySelectorAll('.jp-InputPrompt')[i].textContent)"
+    for index in (0, 1):
+        notebook.run_cell(index)
+        notebook.wait(f"cell {index} to end", prompts, index, timeout=60)
+    notebook.run_cell(2)
+    notebook.wait("the straggler", SAYS, "Rank 3 still computes", timeout=30)
+    notebook.wait("all who wait", ALL_WAIT, timeout=3)
+    seen = notebook.page.evaluate(WAITING)
+    assert seen["looks"].pop("3") == "computing"
+    assert seen["first"]
+    assert seen["red"] == 2  # of the exponential graph, only ranks 0 and 1 hear from rank 3
+    notebook.wait("cell 2 to end", prompts, 2)
+    notebook.wait("the panel to fold", "() => !document.querySelector('.ifog-risen')", timeout=10)
+    notebook.run_cell(3)
+    notebook.wait("the raise", SAYS, "Rank 3 raised ValueError; 3 ranks were", timeout=30)
+    seen = notebook.page.evaluate(WAITING)
+    assert seen["looks"] == {"0": "waiting", "1": "waiting", "2": "waiting", "3": "gone"}
+    assert seen["key"] == "at the moment of release"
+    notebook.wait("its node in the graph to be crossed", "() => !!document.querySelector('.cross')")
+    notebook.wait("missing messages", "() => !!document.querySelector('.missing')")
+    notebook.run_cell(4)
+    notebook.wait("cell 4 to end", prompts, 4)
+    notebook.wait("the panel to fold", "() => !document.querySelector('.ifog-risen')", timeout=10)
     assert_alone(notebook)
 
 
