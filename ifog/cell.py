@@ -9,107 +9,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
 
-from ifog.errors import CellError, DeadlineError
-from ifog.telemetry import CellEnd, CellStart, Event, WaitEvent
+from ifog.holdups import State
+from ifog.results import CellResult, Output, RankError, ending, span
+from ifog.stalls import PATIENCE, Stalls, answered, table
+from ifog.telemetry import CellEnd, CellStart, Event, OpEvent, WaitEvent, now
+from ifog.why import Explanation, explain
 
 __all__ = ["Cell", "CellResult", "Output", "RankError", "span"]
 
 _TICK = 0.1
+_ALIVE = ("NoAnswer", "RankStopped")  # faults of ranks that may still end the cell
 _REPLY_GRACE = 1.0  # seconds the end of a cell may come after its reply
-_REVOKE_AFTER = 0.7  # seconds between an interrupt and the revocation of waits inside MPI
+_REVOKE_AFTER = 0.3  # seconds between an interrupt and the revocation of waits inside MPI
+_DEEP_AFTER = 0.6  # and that of MPI's world, where the user's own code waits
 _GIVE_UP_AFTER = 1.5  # seconds after a deadline at which the ranks are left to themselves
 _RESULT_DUE = 1.9  # seconds after a deadline at which the result must be there
-_WAIT_NEWS = 0.6  # seconds after which a rank that reports no wait is computing again
+_SHORT = 0.5  # seconds; what waited less when it was interrupted did not wait for anybody
 _MOST_TEXT = 4_000_000  # characters kept of what one rank prints in one cell
-_PRIMARY = 5  # errors named in one message
-
-
-def span(ranks: Iterable[int]) -> str:
-    """Ranks as short text: ``[0, 1, 2, 5]`` is ``"0-2,5"``."""
-    parts: list[list[int]] = []
-    for rank in sorted(ranks):
-        if parts and rank == parts[-1][-1] + 1:
-            parts[-1].append(rank)
-        else:
-            parts.append([rank])
-    return ",".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)
-
-
-class Output(NamedTuple):
-    """Something a rank showed: ``kind`` is "stdout", "stderr", "result" or "display".
-
-    ``data`` is the mime bundle of a result or display, {} for streams; ``text`` its plain text.
-    """
-
-    rank: int
-    kind: str
-    text: str
-    data: dict[str, Any]
-
-
-class RankError(NamedTuple):
-    """Why a rank did not end its cell well; ``peer`` is the rank that made it stop, if another."""
-
-    ename: str
-    evalue: str
-    line: int | None
-    where: str
-    peer: int | None
-    traceback: str
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """What came of a cell.
-
-    ``status`` is "ok", "error", "interrupted" or "timeout"; ``rounds`` the most mixing rounds of a
-    rank; ``nbytes`` what all ranks sent; ``wait`` the mean share of the time they were blocked.
-    """
-
-    seq: int
-    ranks: tuple[int, ...]
-    seconds: float
-    rounds: int
-    nbytes: int
-    wait: float
-    status: str
-    errors: dict[int, RankError]
-    outputs: tuple[Output, ...]
-
-    def raise_for_error(self) -> None:
-        """Do nothing if all ranks ended well.
-
-        Raises:
-            DeadlineError: the cell was stopped by its timeout.
-            CellError: a rank raised or was interrupted; the message names ranks and messages.
-        """
-        if self.status == "ok":
-            return
-        released = [rank for rank, error in self.errors.items() if error.peer is not None]
-        primary = {r: e for r, e in self.errors.items() if r not in released} or self.errors
-        texts = _grouped(primary)
-        if len(texts) > _PRIMARY:
-            texts[_PRIMARY:] = [f"and {len(texts) - _PRIMARY} more errors"]
-        if released and len(primary) < len(self.errors):
-            word = "rank" if len(released) == 1 else "ranks"
-            texts.append(f"{word} {span(released)} stopped because of it")
-        kind = DeadlineError if self.status == "timeout" else CellError
-        raise kind("\n".join(texts) or f"cell {self.seq} was {self.status}")
-
-
-def _grouped(errors: dict[int, RankError]) -> list[str]:
-    ranks_of: dict[tuple[str, str, int | None], list[int]] = {}
-    for rank, error in errors.items():
-        ranks_of.setdefault((error.ename, error.evalue, error.line), []).append(rank)
-    return [
-        f"[{span(ranks)}] {ename}{': ' if evalue else ''}{evalue}"
-        + ("" if line is None else f" (line {line})")
-        for (ename, evalue, line), ranks in ranks_of.items()
-    ]
 
 
 class Control(Protocol):
@@ -118,8 +37,14 @@ class Control(Protocol):
     def send_interrupt(self, ranks: Sequence[int], seq: int) -> None:
         """Interrupt the ranks if they run cell ``seq``."""
 
-    def send_revoke(self, ranks: Sequence[int], cause: str) -> None:
-        """Make waits on these ranks end with an error."""
+    def send_revoke(self, ranks: Sequence[int], cause: str, *, deep: bool = False) -> None:
+        """Make waits on these ranks end with an error; ``deep``: also in the user's own MPI."""
+
+    def ask(self, ranks: Sequence[int], what: str) -> Mapping[int, Any]:
+        """Futures of the answers of these ranks' control threads."""
+
+    def busy_elsewhere(self, seq: int) -> Collection[int]:
+        """The ranks that run another cell than ``seq``."""
 
     def nudge(self) -> None:
         """Look at the cells now."""
@@ -129,7 +54,12 @@ class Cell:
     """A running cell. ``outputs`` only grows; reading it by index is safe from any thread."""
 
     def __init__(
-        self, seq: int, ranks: tuple[int, ...], control: Control, timeout: float | None = None
+        self,
+        seq: int,
+        ranks: tuple[int, ...],
+        control: Control,
+        timeout: float | None = None,
+        stall: float = PATIENCE,
     ) -> None:
         self.seq = seq
         self.ranks = ranks
@@ -143,12 +73,13 @@ class Cell:
         self._ends: dict[int, CellEnd] = {}
         self._faults: dict[int, RankError] = {}
         self._replied: dict[int, float] = {}
-        self._waits: dict[int, WaitEvent] = {}
+        self._busy_until: dict[int, float] = {}
         self._printed: dict[int, int] = {}
-        self._stopped: str | None = None  # "interrupted" or "timeout"
+        self._stalls = Stalls(stall, lambda missing: control.ask(missing, "waiting"))
+        self._stopped: str | None = None  # "interrupted", "timeout" or "stalled"
         self._stopped_at = 0.0
-        self._wall = 0.0
-        self._revoked = False
+        self._to_stop: tuple[int, ...] = ()
+        self._revoked = 0  # 1: ifog's own waits, 2: the user's too
         self._lock = threading.RLock()
         self._finished = threading.Event()
         self._result: CellResult | None = None
@@ -191,26 +122,68 @@ class Cell:
     def _pressed(self, presses: int) -> None:
         self.interrupt()
         if presses >= 2:
-            self._revoke("interrupted")
+            self._revoke("interrupted", deep=True)
         if presses >= 3:
-            self._give_up()
+            self._give_up(self.missing())
 
-    def interrupt(self) -> None:
-        """Raise ``KeyboardInterrupt`` in the cell on every rank that still runs it."""
-        self._stop("interrupted")
+    def interrupt(self, ranks: Sequence[int] | None = None) -> None:
+        """Raise ``KeyboardInterrupt`` on every rank of ``ranks`` that still runs the cell."""
+        self._stop("interrupted", self.ranks if ranks is None else ranks)
 
-    def _stop(self, why: str) -> None:
+    def _stop(self, why: str, ranks: Sequence[int]) -> None:
         with self._lock:
-            if self._stopped is None:
-                self._stopped, self._stopped_at = why, time.monotonic()
-                self._wall = time.time()
-        self._control.send_interrupt(self.missing(), self.seq)
+            if self._stopped in (None, "stalled"):
+                self._stopped_at = time.monotonic()
+            self._stopped = self._stopped or why
+            self._to_stop = tuple({*self._to_stop, *ranks})
+        self._control.send_interrupt(self._unstopped(), self.seq)
         self._control.nudge()
 
-    def _revoke(self, cause: str) -> None:
-        self._revoked = True
-        self._control.send_revoke(self.missing(), cause)
-        self._control.send_interrupt(self.missing(), self.seq)
+    def _unstopped(self) -> list[int]:
+        return [rank for rank in self.missing() if rank in self._to_stop]
+
+    def _revoke(self, cause: str, *, deep: bool = False) -> None:
+        self._revoked = max(self._revoked, 2 if deep else 1)
+        self._control.send_revoke(self.missing(), cause, deep=deep)
+        self._control.send_interrupt(self._unstopped(), self.seq)
+
+    @property
+    def stall(self) -> Explanation | None:
+        """Who holds up whom, once a rank has waited longer than a moment."""
+        return self._stalls.final or self._stalls.found
+
+    def why(self, timeout: float = 1.0) -> Explanation | None:
+        """Who holds up whom at this moment; None where nobody waits.
+
+        Args:
+            timeout: seconds after which a rank counts as one that does not answer.
+        """
+        asked, missing = now(), self.missing()
+        futures = self._control.ask(missing, "waiting")
+        deadline = time.monotonic() + timeout
+        for future in futures.values():
+            future.wait(max(0.0, deadline - time.monotonic()))
+        return explain(table(answered(futures), missing, self._known(), asked), now())
+
+    def _known(self) -> dict[int, State]:
+        """What is known of the ranks without asking them."""
+        states = {rank: State("elsewhere") for rank in self._control.busy_elsewhere(self.seq)}
+        with self._lock:
+            for rank in self.ranks:
+                error = self._faults.get(rank)
+                if rank in self._ends:
+                    states[rank] = self._ending(self._ends[rank])
+                elif error is not None:
+                    states[rank] = ending(error)
+                elif rank in self._starts:
+                    since = self._busy_until.get(rank, self._starts[rank].t)
+                    states[rank] = State("computing", since)
+                else:
+                    states[rank] = State("starting")
+        return states
+
+    def _ending(self, end: CellEnd) -> State:
+        return ending(_rank_error(end), end.rounds)
 
     def missing(self) -> list[int]:
         """The ranks that are neither through nor given up."""
@@ -220,7 +193,7 @@ class Cell:
     def unstoppable(self) -> list[int]:
         """The ranks that were given up and have not reported their end since."""
         with self._lock:
-            given_up = [r for r, error in self._faults.items() if error.ename == "NoAnswer"]
+            given_up = [r for r, error in self._faults.items() if error.ename in _ALIVE]
             return [rank for rank in given_up if rank not in self._ends]
 
     def take_output(self, rank: int, kind: str, text: str, data: dict[str, Any]) -> None:
@@ -237,15 +210,19 @@ class Cell:
     def take_events(self, events: Sequence[Event]) -> None:
         """Note which ranks have begun, are waiting, or are through."""
         for event in events:
-            if isinstance(event, WaitEvent):
-                self._waits[event.rank] = event
+            if isinstance(event, OpEvent):
+                self._busy_until[event.rank] = event.t1
+            elif isinstance(event, WaitEvent):
+                self._stalls.heard(event)
             elif isinstance(event, CellStart):
                 self._starts[event.rank] = event
-                if self._stopped is not None:  # the interrupt came before the cell did
+                if event.rank in self._to_stop:  # the interrupt came before the cell did
                     self._control.send_interrupt([event.rank], self.seq)
             elif isinstance(event, CellEnd) and event.seq == self.seq:
                 with self._lock:
                     self._ends[event.rank] = event
+                if (event.error or {}).get("ename") == "DeadlineError":
+                    self._stop("timeout", self.ranks)
                 self._control.nudge()
 
     def take_reply(self, rank: int) -> None:
@@ -262,42 +239,42 @@ class Cell:
             self._revoke(f"{ename}: {evalue}")
 
     def step(self) -> bool:
-        """Enforce deadlines and notice missing reports; whether every rank is accounted for."""
+        """Enforce deadlines, notice stalls and missing reports; whether all are accounted for."""
         moment = time.monotonic()
-        if self._stopped is None and self._deadline is not None and moment > self._deadline:
-            self._stop("timeout")
+        if self._stopped in (None, "stalled") and self._deadline and moment > self._deadline:
+            self._stop("timeout", self.ranks)
         since = moment - self._stopped_at
-        if self._stopped is not None:
-            if since > _REVOKE_AFTER and not self._revoked and self.missing():
+        if unstopped := self._unstopped():
+            if since > _REVOKE_AFTER and self._revoked < 1:
                 self._revoke("stopped")
+            if since > _DEEP_AFTER and self._revoked < 2:
+                self._revoke("stopped", deep=True)
             if self._stopped == "timeout" and since > _GIVE_UP_AFTER:
-                self._give_up()
+                self._give_up(unstopped)
         for rank in self.missing():
             if moment - self._replied.get(rank, moment) > _REPLY_GRACE:
                 self.lose(rank, "NoReport", "answered without reporting the end of the cell")
+        if self._stopped is None and self._revoked == 0:
+            self._look_for_stalls()
         return not self.missing()
 
-    def _give_up(self) -> None:
-        for rank in self.missing():
-            text = f"{self._activity(rank)} and could not be stopped; run %bf restart"
-            self.lose(rank, "NoAnswer", text)
-        self._control.nudge()
+    def _look_for_stalls(self) -> None:
+        self._stalls.look(self.missing(), self._known())
+        if self._stalls.final is not None:
+            self._stopped, self._stopped_at = "stalled", time.monotonic()
+            self._revoke(self._stalls.final.short)
 
-    def _activity(self, rank: int) -> str:
-        wait = self._waits.get(rank)
-        if rank not in self._starts:
-            return "had not begun the cell"
-        if wait is None or self._wall - wait.t > _WAIT_NEWS:
-            return "was computing"
-        peers = f"rank {wait.peers[0]}" if len(wait.peers) == 1 else f"ranks {span(wait.peers)}"
-        what = f"{wait.op} {wait.name!r}" if wait.name else wait.op
-        seconds = max(0.0, self._wall - wait.since)
-        return f"waited {seconds:.1f} s for {peers} in {what}, round {wait.step}"
+    def _give_up(self, ranks: Sequence[int]) -> None:
+        states = self._known()
+        for rank in ranks:
+            what = "had not begun the cell" if states[rank].kind == "starting" else "was computing"
+            self.lose(rank, "NoAnswer", f"{what} and could not be stopped; run %bf restart")
+        self._control.nudge()
 
     def troubled(self) -> bool:
         """Whether the communicator has to be healed after this cell."""
         bad_end = any(end.status != "ok" for end in self._ends.values())
-        return bad_end or bool(self._faults) or self._revoked
+        return bad_end or bool(self._faults) or self._revoked > 0
 
     def healing_time(self, most: float) -> float:
         """The seconds that healing may take before the result is due."""
@@ -324,31 +301,66 @@ class Cell:
             status=self._status(),
             errors=self._errors(),
             outputs=tuple(self.outputs),
+            finished={end.rank: end.rounds for end in ends},
+            why=self._why(),
         )
         self._finished.set()
+
+    def _why(self) -> Explanation | None:
+        """Who held up whom when the ranks were released."""
+        if self._stalls.final is not None or not self._errors():
+            return self._stalls.final
+        states = self._known()
+        if self._stopped is not None:
+            states |= {r: State("computing") for r, s in states.items() if _is_short(self._ends, r)}
+        return explain(states, now(), over=True)
 
     def _status(self) -> str:
         if not self.troubled() or not self._errors():
             return "ok"
-        if self._stopped is not None:
-            return self._stopped
         ends = self._ends.values()
-        stopped = any(end.status == "interrupted" for end in ends)
         raised = self._faults or any(
             end.status == "error" and (end.error or {}).get("peer") is None for end in ends
         )
+        if self._stopped is not None:
+            return "error" if self._stopped == "stalled" and raised else self._stopped
+        stopped = any(end.status == "interrupted" for end in ends)
         return "interrupted" if stopped and not raised else "error"
 
     def _errors(self) -> dict[int, RankError]:
         errors = dict(self._faults)
         for rank, end in self._ends.items():
-            if end.error is not None:
-                errors[rank] = self._told(rank, RankError(**end.error))
+            error = _rank_error(end)
+            if error is not None:
+                errors[rank] = self._told(error)
         return dict(sorted(errors.items()))
 
-    def _told(self, rank: int, error: RankError) -> RankError:
+    def _told(self, error: RankError) -> RankError:
+        """After a timeout, what the rank was doing, in place of how it was stopped."""
         stopped = error.ename == "KeyboardInterrupt" or error.peer is not None
-        if self._stopped != "timeout" or not stopped:
+        if self._stopped != "timeout" or not stopped or self.timeout is None:
             return error
-        text = f"{self._activity(rank)} when the time of {self.timeout:g} s was over"
+        text = f"{_activity(error)} when the time of {self.timeout:g} s was over"
         return error._replace(ename="DeadlineError", evalue=text, peer=None)
+
+
+def _rank_error(end: CellEnd) -> RankError | None:
+    if end.error is None:
+        return None
+    wait = end.error.get("wait")
+    return RankError(**{**end.error, "wait": wait and WaitEvent(*wait)})
+
+
+def _is_short(ends: Mapping[int, CellEnd], rank: int) -> bool:
+    error = _rank_error(ends[rank]) if rank in ends else None
+    wait = None if error is None else error.wait
+    return wait is not None and wait.t - wait.since < _SHORT
+
+
+def _activity(error: RankError) -> str:
+    wait = error.wait
+    if wait is None or wait.t - wait.since < _SHORT:
+        return "was computing"
+    peers = f"rank {wait.peers[0]}" if len(wait.peers) == 1 else f"ranks {span(wait.peers)}"
+    what = f"{wait.op} {wait.name!r}" if wait.name else wait.op
+    return f"waited {wait.t - wait.since:.1f} s for {peers} in {what}, round {wait.step + 1}"

@@ -10,12 +10,13 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ifog.cell import Cell, CellResult, Output, RankError
 from ifog.errors import ArgumentError, ClusterError, IfogError, NoClusterError
 from ifog.numbers import counted
+from ifog.stalls import PATIENCE
 from ifog.status import ClusterStatus, RankStatus
 from ifog.telemetry import EventLog
 
@@ -149,7 +150,12 @@ class Cluster:
         return self.start(progress)
 
     def submit(
-        self, code: str, ranks: Sequence[int] | None = None, *, timeout: float | None = None
+        self,
+        code: str,
+        ranks: Sequence[int] | None = None,
+        *,
+        timeout: float | None = None,
+        stall: float = PATIENCE,
     ) -> Cell:
         """Send ``code`` to the ranks and return at once.
 
@@ -157,6 +163,7 @@ class Cluster:
             code: a notebook cell; ``bf`` and ``torch`` are there without import.
             ranks: who runs it; by default everybody.
             timeout: seconds after which the ranks are stopped.
+            stall: seconds a wait may last before it is explained, and ended if it is hopeless.
 
         Raises:
             NoClusterError: the ranks are not running.
@@ -166,7 +173,7 @@ class Cluster:
         chosen, line = self._chosen(ranks), self._usable()
         with self._lock:
             self._seq += 1
-            cell = Cell(self._seq, chosen, self, timeout)
+            cell = Cell(self._seq, chosen, self, timeout, stall)
             self._cells.append(cell)
         line.execute(cell, code)
         self._nudged.set()
@@ -184,11 +191,11 @@ class Cluster:
         return self.submit(code, ranks, timeout=timeout).wait(on_tick=on_tick)
 
     def interrupt(self, ranks: Sequence[int] | None = None) -> None:
-        """Interrupt every running cell that any of the ranks takes part in."""
+        """Interrupt the running cells on these ranks, or everywhere."""
         chosen = set(self._chosen(ranks))
-        for cell in self._running_cells():
+        for cell in self.running_cells():
             if chosen & set(cell.missing()):
-                cell.interrupt()
+                cell.interrupt(sorted(chosen))
         for rank, seq in self._away().items():
             if rank in chosen:
                 self.send_interrupt([rank], seq)
@@ -253,30 +260,35 @@ class Cluster:
         if line is None:
             return ClusterStatus(self.n, False, "", ())
         line.look()
-        busy = {rank for cell in self._running_cells() for rank in cell.missing()}
+        busy = {rank for cell in self.running_cells() for rank in cell.missing()}
         return ClusterStatus(self.n, True, self._trouble(), line.rows(busy, self._away()))
 
     def send_interrupt(self, ranks: Sequence[int], seq: int) -> None:
         """Interrupt the ranks if they run cell ``seq``; does not block."""
-        self._command(ranks, "interrupt", cell=seq)
+        self.ask(ranks, "interrupt", cell=seq)
 
-    def send_revoke(self, ranks: Sequence[int], cause: str) -> None:
+    def send_revoke(self, ranks: Sequence[int], cause: str, *, deep: bool = False) -> None:
         """End waits on these ranks with an error that names ``cause``; does not block."""
         self._wounded = True
-        self._command(ranks, "revoke", cause=cause)
+        self.ask(ranks, "revoke", cause=cause, deep=deep)
 
     def nudge(self) -> None:
         """Make the keeper look at the cells now."""
         self._nudged.set()
 
-    def _command(self, ranks: Sequence[int], what: str, **content: Any) -> None:
+    def ask(self, ranks: Sequence[int], what: str, **content: Any) -> Mapping[int, Any]:
+        """Send a request to the ranks' control threads; futures of the answers."""
         line = self._line
-        if line is not None and not line.broken:
-            for rank in ranks:
-                if rank not in line.dead:
-                    line.control(rank, what, **content)
+        if line is None or line.broken:
+            return {}
+        return {r: line.control(r, what, **content) for r in ranks if r not in line.dead}
 
-    def _running_cells(self) -> list[Cell]:
+    def busy_elsewhere(self, seq: int) -> Collection[int]:
+        """The ranks that run another cell than ``seq``."""
+        return {r for cell in self.running_cells() if cell.seq != seq for r in cell.missing()}
+
+    def running_cells(self) -> list[Cell]:
+        """The cells that have no result yet."""
         with self._lock:
             return list(self._cells)
 
@@ -314,7 +326,7 @@ class Cluster:
     def _in_a_cell(self, rank: int) -> bool:
         """Whether the rank still runs a cell, behind which requests to it wait."""
         self._refuse([rank])
-        return any(rank in cell.missing() for cell in self._running_cells())
+        return any(rank in cell.missing() for cell in self.running_cells())
 
     def _usable(self) -> Line:
         """The line to ranks that can run cells, after healing what an earlier one left.
@@ -328,7 +340,7 @@ class Cluster:
             raise ClusterError(trouble)
         if not self._wounded:
             return line
-        if running := self._running_cells():
+        if running := self.running_cells():
             numbers = ", ".join(str(cell.seq) for cell in running)
             raise ClusterError(
                 f"an earlier cell stopped all communication while cell {numbers} still runs; wait "
@@ -361,7 +373,7 @@ class Cluster:
             self._nudged.wait(_PULSE if self._cells else _REST)
             self._nudged.clear()
             line.look()
-            for cell in self._running_cells():
+            for cell in self.running_cells():
                 for rank in cell.missing():
                     if reason := line.broken or line.dead.get(rank):
                         cell.lose(rank, "RankDied", f"{reason}; run %bf restart")
@@ -375,7 +387,7 @@ class Cluster:
             if cell.unstoppable():
                 self._abandoned.append(cell)
         gone = self._trouble() or cell.unstoppable()
-        if self._wounded and not gone and not self._running_cells():
+        if self._wounded and not gone and not self.running_cells():
             self._heal(line, cell.healing_time(_HEAL_TIMEOUT))
         cell.finish()
 

@@ -15,8 +15,9 @@ from ifog.telemetry import WaitEvent
 __all__ = ["Cause", "Holdups", "State", "of_wait"]
 
 _FREE = ("computing", "starting", "elsewhere", "silent")
+_GONE = ("dead", "raised", "interrupted", "finished", "outside")
 _GRAVITY = (
-    *("dead", "raised", "interrupted", "finished", "outside", "knot"),
+    *(*_GONE, "knot"),
     *("silent", "moving", "elsewhere", "starting", "computing"),
 )
 
@@ -94,7 +95,9 @@ class Holdups:
 
     def _find_stuck(self) -> set[int]:
         free = {rank for rank, state in self.states.items() if state.kind in _FREE}
-        free |= {rank for rank, state in self.waits.items() if state.moving}
+        gone = {rank for rank, state in self.states.items() if state.kind in _GONE}
+        # What a rank has begun to send it may not be able to finish once it is gone.
+        free |= {r for r, state in self.waits.items() if state.moving and not gone & {*state.peers}}
         left = {r: set(s.peers) - free for r, s in self.waits.items() if r not in free}
         waiters: dict[int, list[int]] = {}
         for rank, peers in left.items():
@@ -146,9 +149,7 @@ class Holdups:
 
     def _knots(self) -> list[tuple[int, ...]]:
         """Stuck ranks that wait for one another and for no rank that is absent for good."""
-        gone = sum(
-            1 << r for r, s in self.states.items() if s.kind not in _FREE and s.kind != "waiting"
-        )
+        gone = sum(1 << rank for rank, state in self.states.items() if state.kind in _GONE)
         knots, seen = [], 0
         for rank in self.stuck:
             if seen >> rank & 1 or not self.reach[rank] >> rank & 1 or self.reach[rank] & gone:

@@ -78,6 +78,7 @@ class Explanation(NamedTuple):
         short: the same for one line among others, without capital and full stop.
         rows: who does what, the cause first, then by distance.
         edges: (rank, peer) for each wait.
+        stuck: the ranks whose wait cannot end.
     """
 
     kind: str
@@ -88,6 +89,7 @@ class Explanation(NamedTuple):
     short: str
     rows: tuple[Row, ...]
     edges: tuple[tuple[int, int], ...]
+    stuck: tuple[int, ...] = ()
 
 
 def explain(
@@ -121,6 +123,7 @@ def explain(
         short=words.short(causes[0]),
         rows=tuple(words.rows(causes, rows)),
         edges=tuple((rank, peer) for rank, state in graph.waits.items() for peer in state.peers),
+        stuck=tuple(sorted(graph.stuck)),
     )
 
 

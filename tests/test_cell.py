@@ -15,18 +15,42 @@ from ifog.iopub import MESSAGE, IOPubSink, events_of
 from ifog.telemetry import CellEnd, CellStart, Event, OpEvent, WaitEvent, now
 
 
+class Answer:
+    """What a rank's control thread says, at once; nothing if it is None."""
+
+    def __init__(self, content) -> None:
+        self._content = content
+
+    def done(self) -> bool:
+        return self._content is not None
+
+    def wait(self, timeout) -> bool:
+        return self.done()
+
+    def result(self) -> dict:
+        return {"content": self._content}
+
+
 class Calls:
     """A cluster that only notes what a cell asks of it."""
 
     def __init__(self) -> None:
         self.interrupted: list[tuple[tuple[int, ...], int]] = []
-        self.revoked: list[tuple[tuple[int, ...], str]] = []
+        self.revoked: list[tuple[tuple[int, ...], str, bool]] = []
+        self.answers: dict[int, dict | None] = {}
 
     def send_interrupt(self, ranks, seq) -> None:
         self.interrupted.append((tuple(ranks), seq))
 
-    def send_revoke(self, ranks, cause) -> None:
-        self.revoked.append((tuple(ranks), cause))
+    def send_revoke(self, ranks, cause, *, deep=False) -> None:
+        self.revoked.append((tuple(ranks), cause, deep))
+
+    def ask(self, ranks, what) -> dict[int, Answer]:
+        assert what == "waiting"
+        return {rank: Answer(self.answers[rank]) for rank in ranks if rank in self.answers}
+
+    def busy_elsewhere(self, seq) -> set[int]:
+        return set()
 
     def nudge(self) -> None:
         pass
@@ -82,7 +106,7 @@ def test_an_interrupt_before_the_beginning_is_sent_again_at_the_beginning(cell, 
 
 def test_a_lost_rank_wakes_the_others(cell, calls):
     cell.lose(1, "RankDied", "rank 1 died")
-    assert calls.revoked == [((0,), "RankDied: rank 1 died")]
+    assert calls.revoked == [((0,), "RankDied: rank 1 died", False)]
     cell.take_events([ended(0, "error", ename="PeerFailedError", peer=1)])
     assert cell.step()
     assert cell.troubled()
@@ -108,7 +132,7 @@ def test_a_deadline_interrupts_then_revokes_then_gives_up(calls):
     while not cell.step() and time.monotonic() < deadline:
         threading.Event().wait(0.05)
     assert calls.interrupted[0] == ((0, 1), 7)
-    assert calls.revoked[0] == ((0, 1), "stopped")
+    assert calls.revoked == [((0, 1), "stopped", False), ((0, 1), "stopped", True)]
     assert cell.unstoppable() == [0, 1]
     cell.finish()
     result = cell.wait(1)
@@ -121,13 +145,14 @@ def test_a_deadline_interrupts_then_revokes_then_gives_up(calls):
 def test_a_wait_at_the_deadline_names_op_round_and_peer(calls):
     cell = Cell(7, (0, 1), calls, timeout=0.0)
     cell.take_events([started(0), started(1)])
-    cell.take_events([WaitEvent(1, now(), "neighbor_allreduce", "x", 4, (0, 2), now() - 2.0)])
     cell.step()
-    cell.take_events([ended(r, "interrupted", ename="KeyboardInterrupt") for r in (0, 1)])
+    wait = (1, 102.0, "neighbor_allreduce", "x", 4, (0, 2), 100.0)
+    cell.take_events([ended(0, "interrupted", ename="KeyboardInterrupt")])
+    cell.take_events([ended(1, "interrupted", ename="KeyboardInterrupt", wait=wait)])
     assert cell.step()
     cell.finish()
     evalue = cell.wait(1).errors[1].evalue
-    assert evalue.startswith("waited 2.0 s for ranks 0,2 in neighbor_allreduce 'x', round 4")
+    assert evalue.startswith("waited 2.0 s for ranks 0,2 in neighbor_allreduce 'x', round 5")
 
 
 def test_a_reply_without_an_end_does_not_hold_up_the_cell(cell):
