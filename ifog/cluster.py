@@ -8,16 +8,18 @@ counts as done, so that the next one finds all ranks ready and all variables int
 from __future__ import annotations
 
 import atexit
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ifog.cell import Cell, CellResult, Output, RankError
+from ifog import rescue
+from ifog.cell import Cell, CellResult, Output, RankError, span
 from ifog.errors import ArgumentError, ClusterError, IfogError, NoClusterError
-from ifog.numbers import counted
+from ifog.numbers import counted, named
 from ifog.stalls import PATIENCE
-from ifog.status import ClusterStatus, RankStatus
+from ifog.status import WAYS_OUT, ClusterStatus, RankStatus
 from ifog.telemetry import EventLog
 
 if TYPE_CHECKING:
@@ -37,8 +39,7 @@ __all__ = [
 
 _MOST_RANKS = 256
 _HEAL_TIMEOUT = 10.0
-_TOPOLOGY_TIMEOUT = 30.0
-_TRANSFER_TIMEOUT = 60.0  # seconds for a variable's way, not counting the cell that it waits for
+_STOPPED_FOR = 1.0  # seconds after which a cell does not wait for a stopped rank any more
 _PULSE = 0.1  # seconds between two looks at running cells
 _REST = 0.5  # seconds between two looks while nothing runs
 Progress = Callable[[str], None]
@@ -71,6 +72,7 @@ class Cluster:
         self._abandoned: list[Cell] = []  # results are there, but a rank has not come back
         self._wounded = False
         self._healing: dict[int, Any] = {}
+        self._noticed: set[int] = set()  # deaths after which it was asked what is to follow
         self._lock = threading.RLock()
         self._nudged = threading.Event()
         self._closing = threading.Event()
@@ -105,7 +107,7 @@ class Cluster:
 
             line = connect(self.n, self.events, tell)
             self._line, self._cells, self._wounded, self._healing = line, [], False, {}
-            self._abandoned = []
+            self._abandoned, self._noticed = [], set()
             self.running, self.started = True, time.time()
             _current = self
             atexit.register(self.stop)
@@ -215,11 +217,9 @@ class Cluster:
         line.look()
         alive = [rank for rank in chosen if ranks is not None or rank not in line.dead]
         self._refuse(alive)
-        task = f"pulling {name}"
         if not alive:
-            raise ClusterError(f"{task}: {self._trouble()}")
-        futures = {rank: line.apply(rank, "request", "pull", name) for rank in alive}
-        return line.gather(futures, _TRANSFER_TIMEOUT, task, self._in_a_cell)
+            raise ClusterError(f"pulling {name}: {self._trouble()}")
+        return line.call(alive, f"pulling {name}", "pull", name, busy=self._in_a_cell)
 
     def push(self, variables: dict[str, Any], ranks: Sequence[int] | None = None) -> None:
         """Bind ``variables`` on each rank; NumPy arrays arrive as writable NumPy arrays.
@@ -236,8 +236,7 @@ class Cluster:
         line.look()
         self._refuse(chosen)
         line.require_sendable(variables)
-        futures = {rank: line.apply(rank, "request", "push", variables) for rank in chosen}
-        line.gather(futures, _TRANSFER_TIMEOUT, "pushing", self._in_a_cell)
+        line.call(chosen, "pushing", "push", variables, busy=self._in_a_cell)
 
     def set_topology(self, label: str) -> None:
         """Mix over the graph of that name, such as ``"ring"``, with its weights, on every rank.
@@ -246,9 +245,8 @@ class Cluster:
             ArgumentError: no such graph over these ranks.
         """
         line = self._usable()
-        futures = {r: line.apply(r, "request", "set_topology", label) for r in range(self.n)}
         try:
-            line.gather(futures, _TOPOLOGY_TIMEOUT, f"setting the topology {label!r}")
+            line.call(line.living, f"setting the topology {label!r}", "set_topology", label)
         except IfogError:
             self._wounded = True
             self._heal(line, _HEAL_TIMEOUT)
@@ -261,7 +259,8 @@ class Cluster:
             return ClusterStatus(self.n, False, "", ())
         line.look()
         busy = {rank for cell in self.running_cells() for rank in cell.missing()}
-        return ClusterStatus(self.n, True, self._trouble(), line.rows(busy, self._away()))
+        rows = line.rows(busy, self._away())
+        return ClusterStatus(self.n, True, self._trouble(), rows, line.forged)
 
     def send_interrupt(self, ranks: Sequence[int], seq: int) -> None:
         """Interrupt the ranks if they run cell ``seq``; does not block."""
@@ -270,7 +269,11 @@ class Cluster:
     def send_revoke(self, ranks: Sequence[int], cause: str, *, deep: bool = False) -> None:
         """End waits on these ranks with an error that names ``cause``; does not block."""
         self._wounded = True
-        self.ask(ranks, "revoke", cause=cause, deep=deep)
+        line, lost = self._line, {}
+        if line is not None and cause.startswith(("RankDied", "RankStopped")):
+            # The ranks may have healed inside the cell before this news comes.
+            lost = {"lost": [*line.dead, *line.stopped]}
+        self.ask(ranks, "revoke", cause=cause, deep=deep, **lost)
 
     def nudge(self) -> None:
         """Make the keeper look at the cells now."""
@@ -298,9 +301,11 @@ class Cluster:
         return self._line
 
     def _chosen(self, ranks: Sequence[int] | None) -> tuple[int, ...]:
-        self._connected()
+        line = self._connected()
         if ranks is None:
-            return tuple(range(self.n))
+            return tuple(rank for rank in range(self.n) if rank not in line.gone)
+        if gone := sorted(line.gone & set(ranks)):
+            raise ArgumentError(f"{named(gone)} died; the ranks {span(line.living)} live")
         unknown = sorted({rank for rank in ranks if rank not in range(self.n)})
         if unknown or not ranks:
             what = f"ranks {unknown} were" if unknown else "no rank was"
@@ -355,18 +360,44 @@ class Cluster:
         with self._lock:
             if not self._wounded:
                 return None
-            # Ranks that answered an earlier, unfinished healing still wait inside it.
-            if not self._healing:
-                ranks = range(self.n)
-                self._healing = {r: line.apply(r, "request", "heal") for r in ranks}
             try:
-                line.gather(self._healing, timeout, "healing after a stopped cell")
+                rescue.heal(line, self._healing, timeout)
             except ClusterError as error:
-                if all(future.done() for future in self._healing.values()):
-                    self._healing = {}
                 return error
-            self._wounded, self._healing = False, {}
+            self._wounded = False
             return None
+
+    def heal(self) -> str:
+        """Let the living ranks go on without those that died; returns what was done.
+
+        Ranks that are stopped, or do not come back from an earlier cell, are killed first, because
+        the others can agree only on who is dead. Variables on the living stay as they are.
+
+        Raises:
+            ClusterError: a cell runs, or the living cannot agree.
+        """
+        line = self._connected()
+        line.look()
+        if line.broken:
+            raise ClusterError(self._trouble())
+        if running := self.running_cells():
+            raise ClusterError(f"cell {running[0].seq} still runs; wait for it or interrupt it")
+        with self._lock:
+            killed = rescue.silence(line, self._away())
+            told = rescue.go_on(line, self._healing, _HEAL_TIMEOUT)
+            self._wounded = False
+        return (f"{named(killed)} did not answer and had to be killed; " if killed else "") + told
+
+    def _look_after_deaths(self, line: Line) -> None:
+        """Go on without ranks that died, if the cells said so; they are asked once a death."""
+        fresh = set(line.dead) - line.gone - self._noticed
+        if not fresh or line.broken or self.running_cells():
+            return
+        self._noticed |= fresh
+        with self._lock:
+            if rescue.wants_to_go_on(line):
+                rescue.go_on(line, self._healing, _HEAL_TIMEOUT)
+                self._wounded = False
 
     def _keep(self, line: Line) -> None:
         while not self._closing.is_set():
@@ -375,10 +406,20 @@ class Cluster:
             line.look()
             for cell in self.running_cells():
                 for rank in cell.missing():
-                    if reason := line.broken or line.dead.get(rank):
-                        cell.lose(rank, "RankDied", f"{reason}; run %bf restart")
+                    self._account(cell, rank, line)
                 if cell.step():
                     self._settle(cell, line)
+            self._look_after_deaths(line)
+
+    @staticmethod
+    def _account(cell: Cell, rank: int, line: Line) -> None:
+        """Let a cell not wait for a rank that died or is stopped."""
+        if line.broken:
+            cell.lose(rank, "RankDied", line.trouble({}))
+        elif rank in line.dead:
+            cell.lose(rank, "RankDied", f"{line.dead[rank]}; {WAYS_OUT}")
+        elif time.monotonic() - line.stopped.get(rank, math.inf) > _STOPPED_FOR:
+            cell.lose(rank, "RankStopped", line.trouble({}))
 
     def _settle(self, cell: Cell, line: Line) -> None:
         with self._lock:
@@ -386,6 +427,10 @@ class Cluster:
             self._wounded = self._wounded or cell.troubled()
             if cell.unstoppable():
                 self._abandoned.append(cell)
+        try:
+            self._look_after_deaths(line)
+        except ClusterError:
+            self._wounded = True
         gone = self._trouble() or cell.unstoppable()
         if self._wounded and not gone and not self.running_cells():
             self._heal(line, cell.healing_time(_HEAL_TIMEOUT))

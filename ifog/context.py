@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -211,10 +211,15 @@ class Context:
         """What this rank is blocked in at this moment; safe from any thread."""
         return self.progress.waiting(self.rank)
 
-    def abort(self, cause: str, died: int | None = None) -> None:
-        """Wake every rank that waits: this one failed, or the rank ``died`` is gone."""
-        if died is None or died in self.alive:
+    def abort(self, cause: str, lost: Collection[int] | None = None) -> None:
+        """Wake every rank that waits: this one failed, or the ranks ``lost`` did.
+
+        Does nothing when the others have already healed without those.
+        """
+        if lost is None:
             self.transport.abort(cause)
+        elif here := sorted(set(lost) & set(self.alive)):
+            self.transport.abort(cause, here[0])
 
     def heal(self) -> None:
         """Make operations possible again after an abort or a death; every living rank must call it.

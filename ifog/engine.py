@@ -37,6 +37,7 @@ class Engine:
 
     def __init__(self, shell: Any) -> None:
         from ifog.context import current
+        from ifog.forgery import Refusals
         from ifog.iopub import IOPubSink
 
         self.shell = shell
@@ -57,6 +58,8 @@ class Engine:
         leave_by_error(shell)
         _keep_line_numbers(shell.input_transformer_manager.cleanup_transforms)
         self.kernel.control_handlers["ifog_request"] = self._answer
+        self._refusals = Refusals(self.kernel.session)
+        Refusals.quiet(self.kernel.log)
 
     def _publish(self, content: dict[str, Any], rows: bytes, parent: Any) -> None:
         from ifog.iopub import MESSAGE
@@ -158,13 +161,14 @@ class Engine:
     def _control(self, content: dict[str, Any]) -> dict[str, Any]:
         what = content["what"]
         main_thread = threading.main_thread().ident or 0
-        answer: dict[str, Any] = {"status": "ok", "cell": self.cell}
+        forged = self._refusals.count + self.context.transport.forged
+        answer: dict[str, Any] = {"status": "ok", "cell": self.cell, "forged": forged}
         if what == "interrupt":
             if self.cell is not None and self.cell == content["cell"]:
                 self._interrupted = True
                 signal.pthread_kill(main_thread, signal.SIGINT)
         elif what == "revoke":
-            self.context.abort(content["cause"])
+            self.context.abort(content["cause"], content.get("lost"))
             if content.get("deep"):
                 from ifog.transport.world import revoke_world
 
@@ -175,6 +179,8 @@ class Engine:
             event = self._waiting()
             answer["event"] = None if event is None else encode(event)
             answer["rounds"] = self.context.round
+        elif what == "world":
+            answer |= {"alive": self.context.alive, "on_failure": self.context.on_failure}
         elif what == "stacks":
             from ifog.faults import stack
 
@@ -190,9 +196,11 @@ class Engine:
         """The value of ``expression`` with tensors as NumPy arrays."""
         return _portable(eval(expression, self.shell.user_ns))
 
-    def heal(self) -> None:
-        """Take part in making the communicator usable again."""
+    def heal(self) -> dict[str, Any]:
+        """Take part in making the communicator usable again; returns who is left, and the graph."""
         self.context.heal()
+        survival = self.context.survival
+        return {"alive": self.context.alive, "graph": "" if survival is None else str(survival)}
 
     def set_topology(self, label: str) -> str:
         """Mix over the graph called ``label``, with its weights; returns the label it shows."""
@@ -315,10 +323,13 @@ def _mapped(change: Any, value: Any) -> Any:
 
 def die_by_signal() -> None:
     """Make a failing exit visible to MPI, which notices signals but not exit codes."""
+    from ifog.vitals import last_word
+
     leave, rank_process = os._exit, os.getpid()
 
     def leave_by_signal(status: int) -> None:
         if status and os.getpid() == rank_process:
+            last_word(status)
             os.kill(rank_process, signal.SIGKILL)
         leave(status)
 

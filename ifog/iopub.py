@@ -6,10 +6,15 @@ is the request being served, so that the notebook's side finds the cell it belon
 is authenticated and ordered, and it is the one that printed text takes. The rows travel as a
 pickled buffer beside the message's content: that takes a tenth of the time of JSON, which a loop of
 small operations would notice, and keeps NaN and infinity, which norms of diverging iterates are.
+The channel signs the content but not the buffers, so the content carries the buffer's digest; and
+what reads the rows makes plain values only, whatever the pickle asks for.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import io
 import pickle
 import threading
 from collections import deque
@@ -82,7 +87,8 @@ class IOPubSink:
             lost = len(events) - len(kept)
             self.lost += lost
             rows = pickle.dumps([encode(event) for event in kept], pickle.HIGHEST_PROTOCOL)
-            content = {"rank": self._rank, "count": len(kept), "lost": lost}
+            digest = hashlib.sha256(rows).hexdigest()
+            content = {"rank": self._rank, "count": len(kept), "lost": lost, "sha256": digest}
             self._send(content, rows, self._parent)
 
     def close(self) -> None:
@@ -120,13 +126,33 @@ def _thinned(events: list[Event]) -> list[Event]:
     return old + events[surplus:]
 
 
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, text, lists and tuples; refuses everything that is found by a name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of an event")
+
+    def persistent_load(self, _: Any) -> Any:
+        raise pickle.UnpicklingError("an event refers to nothing outside")
+
+
 def events_of(message: dict[str, Any]) -> tuple[list[Event], int]:
     """The events of an ``ifog_events`` message, and how many the rank dropped before them.
 
-    The message's signature has been checked by the session that received it.
+    The signature of the message's content has been checked by the session that received it.
 
     Raises:
-        ValueError: the rows are not of this version.
+        ValueError: the rows are not those that the content was signed with, or not events of this
+            version.
     """
-    rows: Iterable[Any] = pickle.loads(message["buffers"][0])
-    return [decode(row) for row in rows], int(message["content"]["lost"])
+    content, data = message["content"], b"".join(map(bytes, message["buffers"][:1]))
+    digest = hashlib.sha256(data).hexdigest()
+    if not hmac.compare_digest(digest, str(content.get("sha256"))):
+        raise ValueError("the events are not those that were signed")
+    try:
+        rows: Iterable[Any] = _PlainUnpickler(io.BytesIO(data)).load()
+        return [decode(row) for row in rows], int(content["lost"])
+    except ValueError:
+        raise
+    except Exception as error:  # a broken pickle raises nearly anything
+        raise ValueError(f"not events: {type(error).__name__}: {error}") from None

@@ -26,8 +26,10 @@ from traitlets.config import Config
 
 from ifog.errors import ClusterStartError
 from ifog.footprint import Footprint
+from ifog.forgery import Refusals
 from ifog.mpiexec import environment, flags, mpiexec
 from ifog.numbers import counted
+from ifog.vitals import LAST_WORDS
 
 __all__ = ["Job", "MPIRankLauncher"]
 
@@ -79,11 +81,13 @@ class Job:
 
     Attributes:
         client: the ipyparallel client, once started.
+        refusals: the messages to the client that were not signed, once started.
     """
 
     def __init__(self, n: int) -> None:
         self.n = n
         self.client: Any = None
+        self.refusals: Refusals | None = None
         self._processes: Any = None
         self._log = ""
         self._footprint = Footprint()
@@ -97,7 +101,7 @@ class Job:
             ClusterStartError: the controller or the ranks did not come up.
         """
         self._footprint.guard()
-        for name in ("profile", "session"):
+        for name in ("profile", "session", "words"):
             (self._home / name).mkdir()
         self._processes = Processes(
             engines="ifog",
@@ -112,7 +116,11 @@ class Job:
             send_engines_connection_env=False,
             controller_args=list(_CONTROLLER),
         )
-        environment = {**self._footprint.environment, "IPYTHONDIR": str(self._home)}
+        environment = {
+            **self._footprint.environment,
+            "IPYTHONDIR": str(self._home),
+            LAST_WORDS: str(self.words),
+        }
         self._processes.start_controller_sync(environment=environment)
         self._processes.start_engines_sync(
             self.n,
@@ -135,6 +143,8 @@ class Job:
             ipython_dir=str(self._home),
             timeout=max(1.0, deadline - time.monotonic()),
         )
+        self.refusals = Refusals(self.client.session)
+        self.client.log = _silent()  # the client asks for one when it refuses a message
         registered = threading.Event()
         self.client._registration_callbacks.append(lambda _: registered.set())
         seen = 0
@@ -164,6 +174,11 @@ class Job:
                 f"{there} of {counted(self.n)} had registered after {_ENGINE_TIMEOUT:.0f} s "
                 "without news"
             )
+
+    @property
+    def words(self) -> Path:
+        """Where ranks that leave by themselves write down why."""
+        return self._home / "words"
 
     @property
     def connection_files(self) -> dict[str, str]:

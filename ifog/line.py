@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from functools import partial
 from typing import Any
 
-import psutil
 from ipyparallel import Reference
 from ipyparallel.error import RemoteError
 from ipyparallel.serialize import serialize_object
@@ -23,14 +22,16 @@ from ifog.errors import ArgumentError, ClusterError, ClusterStartError
 from ifog.iopub import MESSAGE, events_of
 from ifog.launcher import Job
 from ifog.numbers import counted, named, rank_ranges
-from ifog.status import RankStatus
+from ifog.status import WAYS_OUT, RankStatus
 from ifog.telemetry import DeathEvent, EventLog, now
+from ifog.vitals import Vitals
 
 __all__ = ["Line", "connect"]
 
 _TICK = 0.1
 _START_TIMEOUT = 60.0
 _ANSWER_TIMEOUT = 1.0
+_REQUEST_TIMEOUT = 60.0  # seconds, not counting the cell that a request waits for
 _LOOK = 0.25  # seconds between two looks at the processes
 _STREAMS = ("stdout", "stderr")
 _HINTS = {
@@ -48,7 +49,10 @@ class Line:
     Attributes:
         about: rank -> what it told about itself.
         dead: rank -> how it died.
+        gone: the dead ranks that the others go on without.
+        stopped: the ranks that a signal stopped, and since when.
         broken: why no rank can be reached any more, or "".
+        forged: how many messages were dropped that nobody who may had signed, as far as is known.
         connection_files: how other clients ("client") reach the ranks.
         token: the mark of the processes.
     """
@@ -58,7 +62,11 @@ class Line:
     ) -> None:
         self.about: dict[int, dict[str, Any]] = {}
         self.dead: dict[int, str] = {}
+        self.gone: set[int] = set()
+        self.stopped: dict[int, float] = {}
         self.broken = ""
+        self.forged = 0
+        self._altered = 0
         self.connection_files = job.connection_files
         self.token = job.token
         self._job = job
@@ -66,12 +74,26 @@ class Line:
         self._module = f"__import__({module!r}, fromlist=['*'])"
         self._client = client
         self._events = events
-        self._processes: dict[int, psutil.Process] = {}
+        self._vitals: dict[int, Vitals] = {}
         self._looked = 0.0
 
     def stop(self) -> list[int]:
         """End all processes; returns those that could not be killed."""
-        return self._job.stop()
+        left = self._job.stop()
+        for vitals in self._vitals.values():
+            vitals.close()
+        self._vitals.clear()
+        return left
+
+    @property
+    def living(self) -> list[int]:
+        """The ranks that have not died, ascending."""
+        return [rank for rank in sorted(self.about) if rank not in self.dead]
+
+    def kill(self, rank: int) -> None:
+        """End the process of a rank, whatever it does."""
+        if rank in self._vitals:
+            self._vitals[rank].kill()
 
     def introduce(self, n: int, timeout: float) -> None:
         """Make each engine a rank, and check that it is the rank whose number it has.
@@ -92,10 +114,14 @@ class Line:
             raise ClusterStartError(
                 f"the engines {span(wrong)} are not the ranks of the same number; start again"
             )
-        here = platform.node()
         for rank, about in self.about.items():
-            if about["host"] == here:
-                self._processes[rank] = psutil.Process(about["pid"])
+            self.watch(rank, about)
+
+    def watch(self, rank: int, about: dict[str, Any]) -> None:
+        """Look from now on whether the process that told this about itself lives."""
+        self.about[rank] = about
+        if about["host"] == platform.node():
+            self._vitals[rank] = Vitals(about["pid"], self._job.words)
 
     def execute(self, cell: Cell, code: str) -> None:
         """Send the cell's code to its ranks."""
@@ -211,24 +237,57 @@ class Line:
             raise _local_error(failed, task)
         return results
 
+    def call(
+        self,
+        ranks: Iterable[int],
+        task: str,
+        function: str,
+        *arguments: Any,
+        busy: Callable[[int], bool] | None = None,
+    ) -> dict[int, Any]:
+        """What the ranks' engines answer to a request; ``gather`` says when it raises."""
+        futures = {rank: self.apply(rank, "request", function, *arguments) for rank in ranks}
+        return self.gather(futures, _REQUEST_TIMEOUT, task, busy)
+
     def look(self) -> None:
         """Note which ranks have died, and whether the rest can be reached."""
         moment = time.monotonic()
         if moment - self._looked < _LOOK:
             return
         self._looked = moment
-        for rank, process in self._processes.items():
-            if rank not in self.dead and not _lives(process):
-                self.dead[rank] = f"rank {rank} (process {process.pid}) died"
-                self._events.write([DeathEvent(rank, now(), "")])
+        for rank, vitals in list(self._vitals.items()):
+            if rank in self.dead:
+                continue
+            if not vitals.alive():
+                self._bury(rank, vitals)
+            elif vitals.stopped():
+                self.stopped.setdefault(rank, moment)
+            else:
+                self.stopped.pop(rank, None)
         ended = self._job.ended()
         if ended and not self.broken and len(self.dead) < len(self.about):
             self.broken = f"{ended[0]} ended, the ranks cannot be reached"
 
+    def _bury(self, rank: int, vitals: Vitals) -> None:
+        cause = vitals.cause()
+        self.stopped.pop(rank, None)
+        self.dead[rank] = f"rank {rank} (process {vitals.pid}) died"
+        self.dead[rank] += f": {cause}" if cause else ""
+        self._events.write([DeathEvent(rank, now(), cause)])
+
     def trouble(self, away: Mapping[int, int]) -> str:
         """Why no cell can be run, when the ranks of ``away`` are lost in cells; else ""."""
-        if reasons := [self.broken] if self.broken else list(self.dead.values()):
-            return f"{', '.join(reasons)}; start fresh ranks with %bf restart"
+        if self.broken:
+            return f"{self.broken}; start fresh ranks with %bf restart"
+        if reasons := [text for rank, text in self.dead.items() if rank not in self.gone]:
+            return f"{', '.join(reasons)}; {WAYS_OUT}"
+        if self.stopped:
+            pids = " ".join(str(self.about[rank]["pid"]) for rank in sorted(self.stopped))
+            verb = "is" if len(self.stopped) == 1 else "are"
+            return (
+                f"{named(self.stopped)} {verb} stopped by a signal; let it go on with kill -CONT "
+                f"{pids}, or go on without it: %bf heal"
+            )
         if not away:
             return ""
         verb = "has" if len(away) == 1 else "have"
@@ -239,24 +298,20 @@ class Line:
 
     def rows(self, busy: Set[int], away: Mapping[int, int]) -> tuple[RankStatus, ...]:
         """What each rank is doing, when ``busy`` run a cell and ``away`` are lost in cells."""
-        awake = {rank for rank in self.about if not self._suspended(rank)}
-        answers = self.ask(awake & busy, "waiting", _ANSWER_TIMEOUT)
-        states = dict.fromkeys(self.about, "suspended") | dict.fromkeys(awake, "idle")
+        awake = set(self.living) - set(self.stopped)
+        answers = self.ask(awake, "waiting", _ANSWER_TIMEOUT)
+        here = 0 if self._job.refusals is None else self._job.refusals.count
+        told = sum(answer.get("forged", 0) for answer in answers.values())
+        self.forged = max(self.forged, here + self._altered + told)
+        states = dict.fromkeys(self.about, "stopped") | dict.fromkeys(awake, "idle")
         for rank in awake & busy:
             states[rank] = "waiting" if answers.get(rank, {}).get("event") else "running"
         states |= {r: f"busy in cell {seq}, does not answer" for r, seq in away.items()}
-        states |= dict.fromkeys(self.dead, "dead")
+        states |= dict.fromkeys(self.stopped, "stopped") | dict.fromkeys(self.dead, "dead")
         return tuple(
             RankStatus(r, about["pid"], about["host"], about["device"], about["threads"], states[r])
             for r, about in sorted(self.about.items())
         )
-
-    def _suspended(self, rank: int) -> bool:
-        process = self._processes.get(rank)
-        try:
-            return process is not None and process.status() == psutil.STATUS_STOPPED
-        except psutil.Error:
-            return False
 
     def _ident(self, rank: int) -> bytes:
         try:
@@ -270,7 +325,11 @@ class Line:
     def _take(self, rank: int, cell: Cell | None, message: dict[str, Any]) -> None:
         kind, content = message["header"]["msg_type"], message["content"]
         if kind == MESSAGE:
-            events, lost = events_of(message)
+            try:
+                events, lost = events_of(message)
+            except ValueError:
+                self._altered += 1
+                return
             self._events.lost += lost
             self._events.write(events)
             if cell is not None:
@@ -346,13 +405,6 @@ def _start_error(error: Exception, log: str) -> ClusterStartError:
     if log:
         message.append(f"The launcher's log ends with:\n{log}")
     return ClusterStartError("\n".join(message))
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 def _local_error(failed: Mapping[int, Any], task: str) -> Exception:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["ClusterStatus", "RankStatus"]
+__all__ = ["WAYS_OUT", "ClusterStatus", "RankStatus"]
+
+WAYS_OUT = "go on without with %bf heal, replace with %bf respawn, or begin afresh: %bf restart"
 
 
 class RankStatus(NamedTuple):
     """One rank.
 
-    ``state`` is "idle", "running", "waiting", "suspended", "dead", or for a rank that was given up
+    ``state`` is "idle", "running", "waiting", "stopped", "dead", or for a rank that was given up
     and still runs "busy in cell 3, does not answer".
     """
 
@@ -25,12 +27,16 @@ class RankStatus(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class ClusterStatus:
-    """The ranks of a cluster; ``trouble`` is empty while cells can be run."""
+    """The ranks of a cluster; ``trouble`` is empty while cells can be run.
+
+    ``forged`` counts messages that were dropped because nobody who may had signed them.
+    """
 
     n: int
     running: bool
     trouble: str
     rows: tuple[RankStatus, ...]
+    forged: int = 0
 
     def __repr__(self) -> str:
         if not self.running:
@@ -41,4 +47,7 @@ class ClusterStatus:
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
             for row in table
         ]
+        if self.forged:
+            plural = "" if self.forged == 1 else "s"
+            lines.append(f"{self.forged} forged message{plural} dropped")
         return "\n".join([*lines, self.trouble] if self.trouble else lines)

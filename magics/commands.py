@@ -10,6 +10,7 @@ from typing import Any
 from ifog.errors import ArgumentError, ClusterError, NoClusterError
 from ifog.magics.options import closest, parse_ranks, split_options, whole
 from ifog.magics.runner import DEFAULT_RANKS, Runner
+from ifog.magics.survival import heal
 from ifog.numbers import count, counted, number, rank_ranges
 
 __all__ = ["COMMANDS", "PANELS", "command"]
@@ -177,5 +178,6 @@ COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
     "push": (_push, "push NAME...", "copy variables of the notebook to the ranks"),
     "dashboard": (_dashboard, "dashboard [PANEL...]", f"live panels: {', '.join(PANELS)}"),
     "interrupt": (_interrupt, "interrupt", "interrupt what the ranks do"),
+    "heal": (heal, "heal", "go on without the ranks that died"),
     "help": (_help, "help", "this list"),
 }

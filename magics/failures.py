@@ -101,6 +101,7 @@ def _reason(errors: Mapping[int, Raised], peer: int) -> str:
 def did(ename: str) -> str:
     """What a rank did, in words: some errors are the cluster's, about a rank that is silent."""
     silent = {"RankDied": "died", "NoAnswer": "does not answer", "NoReport": "did not report"}
+    silent["RankStopped"] = "is stopped"
     return silent.get(ename, f"raised {ename}")
 
 

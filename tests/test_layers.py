@@ -28,7 +28,7 @@ LAYERS = (
 )
 CLIENT = (
     ("telemetry", "errors", "manifest", "numbers", "quantities", "topology", "weights", "schedules"),
-    ("watchdog", "clocks", "messages", "spectrum", "status"),
+    ("watchdog", "clocks", "messages", "spectrum", "status", "vitals"),
     ("footprint", "mpiexec", "hosts", "program", "streams", "verdict", "launched"),
     ("ranks", "holdups", "waitgraph"),
     ("why",),
@@ -36,6 +36,7 @@ CLIENT = (
     ("launcher", "run"),
     ("results", "stalls"),
     ("cell", "line"),
+    ("rescue",),
     ("cluster",),
     ("bench", "demo", "screen", "standing"),
     ("commands",),

@@ -96,8 +96,13 @@ class Transport(Protocol):
     def region(self, nbytes: int) -> Region:
         """A region in which this rank's part is ``nbytes`` zeros."""
 
-    def abort(self, cause: str) -> None:
-        """Make every wait on every rank raise ``PeerFailedError``; safe from any thread."""
+    def abort(self, cause: str, rank: int | None = None) -> None:
+        """Make every wait on every rank raise ``PeerFailedError``; safe from any thread.
+
+        Args:
+            cause: what happened.
+            rank: where; by default here.
+        """
 
     def meet(self) -> Generator[tuple[int, ...], None, None]:
         """Wait until every living rank is here, ready to heal; yields those that are not yet."""
@@ -110,6 +115,10 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Release what the wire holds."""
+
+    @property
+    def forged(self) -> int:
+        """How many requests of nobody who may ask were dropped."""
 
     def describe(self) -> dict[str, Any]:
         """What a status page says about this wire."""

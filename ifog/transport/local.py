@@ -212,9 +212,9 @@ class LocalTransport:
             arrived.wait(_SLICE)
             arrived.clear()
 
-    def abort(self, cause: str) -> None:
+    def abort(self, cause: str, rank: int | None = None) -> None:
         """Stop every rank."""
-        self.hub.abort(self.rank, cause)
+        self.hub.abort(self.rank if rank is None else rank, cause)
 
     def meet(self) -> Generator[tuple[int, ...], None, None]:
         """Wait until every living rank is here."""
@@ -234,6 +234,11 @@ class LocalTransport:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    @property
+    def forged(self) -> int:
+        """None: threads of one process need no signatures."""
+        return 0
 
     def describe(self) -> dict[str, Any]:
         """What a status page says about this wire."""

@@ -32,6 +32,7 @@ __all__ = ["MachineMemory", "MachineRegion"]
 
 _LOCKS = 1 << 20  # record locks set aside for each region
 _MESSAGE = 1 << 16
+_SIGNATURE = 32
 _REPLY_SECONDS = 5.0
 
 
@@ -125,13 +126,23 @@ class _Locks:
 
 
 class _Bell:
-    """The thread that answers other ranks' requests, and the socket it listens on."""
+    """The thread that answers other ranks' requests, and the socket it listens on.
+
+    A datagram is a message behind its HMAC-SHA256 under the secret of the bell that is asked, for
+    the answer as well; secrets travel with the addresses of regions, never here. Anybody on the
+    machine can send to the socket, so whatever has another signature is counted and dropped unread.
+
+    Attributes:
+        forged: how many datagrams were dropped.
+    """
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self.secret = secrets.token_hex(16)
         self.answers: dict[str, Answer] = {}
-        self.replies: dict[int, str | None] = {}
+        self.replies: dict[int, str] = {}
+        self.expected: dict[int, str] = {}
+        self.forged = 0
         self._count = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self._name())
@@ -145,30 +156,46 @@ class _Bell:
             return "\0ifog-" + secrets.token_hex(16)
         return str(Path(tempfile.mkdtemp(prefix="ifog-")) / "bell")
 
-    def send(self, address: str, message: Mapping[str, Any], *, wait: bool) -> bool:
+    def send(self, address: str, secret: str, message: Mapping[str, Any], *, wait: bool) -> bool:
         """Whether the datagram could be sent; with ``wait`` some seconds are spent on trying."""
+        body = json.dumps(message).encode()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.settimeout(_REPLY_SECONDS if wait else 0.0)
             try:
-                out.sendto(json.dumps(message).encode(), os.fsencode(address))
+                out.sendto(_signature(secret, body) + body, os.fsencode(address))
             except (BlockingIOError, TimeoutError):
                 return False
         return True
 
-    def number(self) -> int:
-        """A number for the next request."""
+    def number(self, secret: str) -> int:
+        """A number for the next request, whose answer will be signed with ``secret``."""
         self._count += 1
+        self.expected[self._count] = secret
         return self._count
+
+    def forget(self, number: int) -> None:
+        """No answer to this request is wanted any more."""
+        self.expected.pop(number, None)
+        self.replies.pop(number, None)
 
     def _listen(self) -> None:
         while True:
-            message = json.loads(self._socket.recv(_MESSAGE))
-            if not hmac.compare_digest(str(message.get("secret")), self.secret):
-                continue
-            if "error" in message:
-                self.replies[message["number"]] = message["error"]
-            else:
-                self._answer(message)
+            data = self._socket.recv(_MESSAGE)
+            try:
+                self._take(data[:_SIGNATURE], data[_SIGNATURE:])
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                self.forged += 1
+
+    def _take(self, signature: bytes, body: bytes) -> None:
+        if hmac.compare_digest(signature, _signature(self.secret, body)):
+            self._answer(json.loads(body))
+            return
+        # An answer is signed by the bell that was asked.
+        asked = set(self.expected.values())
+        if not any(hmac.compare_digest(signature, _signature(key, body)) for key in asked):
+            raise ValueError("signed by nobody who was asked")
+        message = json.loads(body)
+        self.replies[message["number"]] = str(message["error"])
 
     def _answer(self, message: dict[str, Any]) -> None:
         try:
@@ -179,17 +206,21 @@ class _Bell:
             error = ""
         except Exception as failure:  # the asking rank raises it
             error = f"{type(failure).__name__}: {failure}"
-        reply = {"secret": message["reply"], "number": message["number"], "error": error}
+        reply = {"number": message["number"], "error": error}
         try:
-            self.send(message["bell"], reply, wait=True)
+            self.send(message["bell"], self.secret, reply, wait=True)
         except OSError:
             return  # the asking rank is gone
+
+
+def _signature(secret: str, body: bytes) -> bytes:
+    return hmac.digest(secret.encode(), body, "sha256")
 
 
 class _Asked:
     """A request to another rank, until it has been answered."""
 
-    def __init__(self, bell: _Bell, rank: int, address: str, message: dict[str, Any]) -> None:
+    def __init__(self, bell: _Bell, rank: int, address: _Address, message: dict[str, Any]) -> None:
         self._bell = bell
         self._rank = rank
         self._address = address
@@ -197,16 +228,21 @@ class _Asked:
         self._sent = False
 
     def test(self) -> bool:
+        bell, address = self._bell, self._address
         if not self._sent:
             try:
-                self._sent = self._bell.send(self._address, self._message, wait=False)
+                self._sent = bell.send(address.bell, address.secret, self._message, wait=False)
             except OSError:
+                bell.forget(self._message["number"])
                 cause = "its process died"
                 raise PeerFailedError(f"rank {self._rank}: {cause}", self._rank, cause) from None
-        error = self._bell.replies.pop(self._message["number"], None)
+        error = bell.replies.get(self._message["number"])
+        if error is None:
+            return False
+        bell.forget(self._message["number"])
         if error:
             raise TransportError(f"rank {self._rank} could not answer: {error}")
-        return error is not None
+        return True
 
 
 class MachineRegion:
@@ -283,15 +319,13 @@ class MachineRegion:
         """Have ``rank`` run what it gave to ``answer``, whatever its main thread does."""
         bell, address = self._memory.bell, self._addresses[rank]
         message = {
-            "secret": address.secret,
             "key": address.key,
             "rank": self._memory.rank,
             "body": body,
             "bell": bell.address,
-            "reply": bell.secret,
-            "number": bell.number(),
+            "number": bell.number(address.secret),
         }
-        return _Asked(bell, rank, address.bell, message)
+        return _Asked(bell, rank, address, message)
 
     def close(self) -> None:
         """Forget the region; its memory goes when the last rank does so."""

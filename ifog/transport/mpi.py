@@ -175,13 +175,13 @@ class MPITransport:
         if polls % _LOOK_EVERY == 0 and self._meeting is None and self._heard() is not None:
             self.check()
 
-    def abort(self, cause: str) -> None:
+    def abort(self, cause: str, rank: int | None = None) -> None:
         """Tell the others why, then revoke the communicator they wait on."""
         # Other threads call this too, while the main one may be putting new communicators in place.
         with self._guard:
             if self._failed is None:
-                self._failed = (self.rank, cause)
-                message = json.dumps([self._epoch, self.rank, cause[: _CAUSE_BYTES // 8]])
+                self._failed = (self.rank if rank is None else rank, cause)
+                message = json.dumps([self._epoch, self._failed[0], cause[: _CAUSE_BYTES // 8]])
                 self._tell(np.frombuffer(message.encode(), np.uint8))
             self._revoke()
 
@@ -308,6 +308,11 @@ class MPITransport:
 
     def close(self) -> None:
         """Leave the communicators to the end of the process: freeing is collective."""
+
+    @property
+    def forged(self) -> int:
+        """How many requests of nobody who may ask were dropped."""
+        return 0 if self._memory is None else self._memory.bell.forged
 
     def describe(self) -> dict[str, Any]:
         """What a status page says about this wire."""

@@ -1,0 +1,110 @@
+"""Going on after deaths, as seen from the notebook: who is left, and that all of them agree on it.
+
+Ranks that live but do not answer would hold up the others for ever, since only those that are dead
+can be left out: so what is stopped or does not come back is killed before the others heal.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ifog.errors import ClusterError
+from ifog.numbers import named
+
+if TYPE_CHECKING:
+    from ifog.line import Line
+
+__all__ = ["go_on", "heal", "silence", "wants_to_go_on"]
+
+_ANSWER_TIMEOUT = 2.0
+_DEATH_TIMEOUT = 5.0
+_PAUSE = 0.05
+
+
+def silence(line: Line, away: Iterable[int]) -> list[int]:
+    """Kill the ranks that are stopped, lost in a cell (``away``) or do not answer; returns them.
+
+    Raises:
+        ClusterError: one is still there, because it runs on another machine.
+    """
+    silent = {*line.stopped, *away} - set(line.dead)
+    asked = set(line.living) - silent
+    silent |= asked - set(line.ask(asked, "waiting", _ANSWER_TIMEOUT))
+    for rank in silent:
+        line.kill(rank)
+    deadline = time.monotonic() + _DEATH_TIMEOUT
+    while left := silent - set(line.dead):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"{named(left)} do not answer and cannot be killed from here; start fresh ranks "
+                "with %bf restart"
+            )
+        threading.Event().wait(_PAUSE)
+        line.look()
+    return sorted(silent)
+
+
+def heal(line: Line, futures: dict[int, Any], timeout: float) -> dict[int, Any]:
+    """What all living ranks answer to the request to heal.
+
+    Args:
+        line: to the ranks.
+        futures: of requests under way; filled when it is empty, and emptied when all have answered.
+        timeout: seconds in which they must.
+
+    Raises:
+        ClusterError: they did not, or one failed.
+    """
+    # Ranks that answered an earlier, unfinished healing still wait inside it.
+    if not futures:
+        futures |= {rank: line.apply(rank, "request", "heal") for rank in line.living}
+    while True:
+        for rank in set(futures) & set(line.dead):
+            del futures[rank]
+        try:
+            answers = line.gather(futures, timeout, "healing after a stopped cell")
+        except ClusterError:
+            if all(future.done() for future in futures.values()):
+                futures.clear()
+                raise
+            if set(futures) & set(line.dead) and not line.broken:
+                continue  # one more died: the others notice and heal without it
+            raise
+        futures.clear()
+        return answers
+
+
+def go_on(line: Line, futures: dict[int, Any], timeout: float) -> str:
+    """Let the living go on without the dead; returns what became of the graph.
+
+    Raises:
+        ClusterError: they cannot agree.
+    """
+    while True:
+        answers = heal(line, futures, timeout)
+        line.look()
+        living = line.living
+        if not living:
+            raise ClusterError("all ranks are dead; start fresh ones with %bf restart")
+        if all(list(answers[rank]["alive"]) == living for rank in living if rank in answers):
+            break
+    line.gone |= set(line.dead)
+    told = f"{named(line.dead)} left out, {named(living)} go on"
+    graph = str(answers[living[0]]["graph"])
+    return f"{told}; {graph}" if graph else told
+
+
+def wants_to_go_on(line: Line) -> bool:
+    """Whether the cell said, on every rank that lives, what is to follow a death: the others go on.
+
+    Those that have healed already want it, too.
+    """
+    living = line.living
+    answers: Mapping[int, Any] = line.ask(living, "world", _ANSWER_TIMEOUT)
+    return len(answers) == len(living) > 0 and all(
+        answer.get("on_failure") == "heal" or list(answer["alive"]) == living
+        for answer in answers.values()
+    )
