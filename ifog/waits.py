@@ -7,11 +7,11 @@ it was then, until the next cell starts. ``ifog.why`` says what the cause is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ifog.numbers import count, duration, rank_ranges
+from ifog.numbers import count, counted, duration, named, rank_ranges
 from ifog.ranks import STALL, Ranks, track
 from ifog.telemetry import CellEnd, CellStart, Event, OpEvent, WaitEvent
 from ifog.waitgraph import columns, cycle, steps
@@ -203,19 +203,21 @@ def view_waits(state: Waits, now: float) -> dict[str, Any]:
     needs = _needs(seen)
     ring = _ring(seen, cause)
     layers = columns(cause.causes, needs)
+    sentence = _ended_well(seen, cause) if seen is past else cause.sentence
+    red = () if seen is past else cause.causes  # what is over shouts no more
     view = {
         "n": state.ranks.n,
         "empty": False,
         "moves": seen is past,
         "kind": cause.kind,
-        "key": _key(seen, past),
-        "sentence": cause.sentence,
+        "key": "over" if seen is past else "at the moment of release" if seen.over else "",
+        "sentence": sentence,
         "ring": _ring_view(seen, ring, cause) if ring else None,
         "columns": [] if ring else _columns_view(layers, seen),
-        "arrows": [] if ring else _arrows(layers, needs, cause),
+        "arrows": [] if ring else _arrows(layers, needs, red),
         "rows": _rows(seen, cause),
     }
-    return view | {"say": _say(cause, ring, layers, needs)}
+    return view | {"say": _say(sentence, ring, layers, needs)}
 
 
 def _nothing(state: Waits) -> dict[str, Any]:
@@ -224,11 +226,10 @@ def _nothing(state: Waits) -> dict[str, Any]:
     return {"n": state.ranks.n, "empty": True, "key": done, "say": "Nothing waits."}
 
 
-def _key(seen: Moment, past: Moment | None) -> str:
-    if seen is past:
-        since = min(s.since for s in seen.states.values() if s.kind == "waiting")
-        return f"over after {duration(seen.t - since)}"
-    return "at the moment of release" if seen.over else ""
+def _ended_well(seen: Moment, cause: Explanation) -> str:
+    since = min(seen.states[rank].since for rank in cause.held)
+    waited = f"{counted(len(cause.held))} waited for {named(cause.causes)}"
+    return f"{waited}, until it went on after {duration(seen.t - since)}."
 
 
 def _columns_view(layers: list[list[int]], seen: Moment) -> list[dict[str, Any]]:
@@ -270,11 +271,11 @@ def _tip(rank: int, state: State, now: float) -> str:
 
 
 def _arrows(
-    layers: list[list[int]], needs: Mapping[int, tuple[int, ...]], cause: Explanation
+    layers: list[list[int]], needs: Mapping[int, tuple[int, ...]], red: Collection[int]
 ) -> list[list[int]]:
-    """[who waits, for whom, 1 if for a cause], between ranks that are drawn."""
+    """[who waits, for whom, 1 if that is red], between ranks that are drawn."""
     drawn = [layer[:_MOST] for layer in layers[:_COLUMNS]]
-    return [[rank, peer, int(peer in cause.causes)] for rank, peer in steps(drawn, needs)]
+    return [[rank, peer, int(peer in red)] for rank, peer in steps(drawn, needs)]
 
 
 def _ring_view(seen: Moment, ring: tuple[int, ...], cause: Explanation) -> dict[str, Any]:
@@ -318,7 +319,7 @@ def _rows(seen: Moment, cause: Explanation) -> list[list[str]]:
 
 
 def _say(
-    cause: Explanation,
+    sentence: str,
     ring: tuple[int, ...],
     layers: list[list[int]],
     needs: Mapping[int, tuple[int, ...]],
@@ -326,7 +327,7 @@ def _say(
     """The sentence, then who waits for whom, such as ``4, 5 wait for 3; 0 for 5``."""
     if ring:
         way = ", ".join(f"{u} for {v}" for u, v in zip(ring, (*ring[1:], ring[0]), strict=True))
-        return f"{cause.sentence} {way}."
+        return f"{sentence} {way}."
     groups: dict[int, list[int]] = {}
     for rank, peer in steps(layers, needs):
         groups.setdefault(peer, []).append(rank)
@@ -335,4 +336,4 @@ def _say(
         many = len(next(iter(groups.values()))) > 1
         told[0] = told[0].replace(" ", " wait " if many else " waits ", 1)
     rest = [f"{len(told) - _GROUPS} more groups"] if len(told) > _GROUPS else []
-    return f"{cause.sentence} {'; '.join(told[:_GROUPS] + rest)}."
+    return f"{sentence} {'; '.join(told[:_GROUPS] + rest)}."

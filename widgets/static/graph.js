@@ -21,7 +21,11 @@ function shade(state, distance) {
 function drawEdges(layer, state, spot, chosen) {
   const used = new Map();
   const idle = new Map();
-  for (const [u, v, weight, on] of state.edges) (on ? used : idle).set(u * state.n + v, weight);
+  const lacking = new Set((state.missing ?? []).map(([u, v]) => u * state.n + v));
+  for (const [u, v, weight, on] of state.edges) {
+    const key = u * state.n + v;
+    (on && !lacking.has(key) ? used : idle).set(key, weight);
+  }
   const all = new Set([...used.keys(), ...idle.keys()]);
   const back = (key) => (key % state.n) * state.n + Math.floor(key / state.n);
   const plain = [...used].every(([key, weight]) => used.get(back(key)) === weight);
@@ -104,18 +108,19 @@ function drawNode(layer, state, rank, spot, chosen) {
   if (doing === "dead") {
     const arm = radius * 0.707;
     const d = `M${x - arm},${y - arm} l${2 * arm},${2 * arm} m0,${-2 * arm} l${-2 * arm},${2 * arm}`;
-    nodes.put(`cross${rank}`, "path", { d, class: "cross quiet" });
-    nodes.put(`ring${rank}`, "circle", { ...at, r: radius, class: "ring quiet gone" });
+    layer.group("marks").put(`cross${rank}`, "path", { d, class: "cross quiet" });
+    layer.group("marks").put(`ring${rank}`, "circle", { ...at, r: radius, class: "ring quiet gone" });
   }
+  const names = layer.group("names");
   if (state.n <= 20) {
     const text = { x, y: y + 5, class: `bold body middle quiet${doing === "dead" ? " halo" : ""}` };
-    nodes.put(`name${rank}`, "text", text, rank);
+    names.put(`name${rank}`, "text", text, rank);
   }
   if (state.n > 20 && rank % 8 === 0 && spot.round) {
     const [dx, dy] = [x - spot.x, y - spot.y];
     const far = 1 + 18 / Math.hypot(dx, dy);
     const text = { x: spot.x + dx * far, y: spot.y + dy * far + 4, class: "middle quiet" };
-    nodes.put(`name${rank}`, "text", text, rank);
+    names.put(`name${rank}`, "text", text, rank);
   }
 }
 
@@ -125,7 +130,8 @@ function draw(frame, state) {
   const height = state.n > 32 ? TALL : HEIGHT;
   const layer = frame.svg(height);
   const spot = place(state, frame.width, height - legendHeight(frame.width));
-  for (const name of ["idle", "used", "missing", "pulses", "nodes", "legend"]) layer.group(name);
+  const groups = ["idle", "used", "missing", "pulses", "nodes", "marks", "names", "legend"];
+  for (const name of groups) layer.group(name);
   const lines = drawEdges(layer, state, spot, frame.selected);
   drawMissing(layer, state, spot);
   for (let rank = 0; rank < state.n; rank += 1) {

@@ -40,9 +40,9 @@ function drawColumns(frame, layer, state) {
   const { columns } = state;
   const most = Math.max(...columns.map(({ nodes, more }) => nodes.length + (more.length ? 0.6 : 0)));
   const pitch = Math.min(PITCH, TALLEST / most);
-  const radius = Math.min(17, pitch / 2 - 3);
   const wide = columns.length > 1 ? (frame.width - 2 * LEFT - 20) / (columns.length - 1) : 0;
   const apart = Math.min(Math.max(wide, APART[0]), APART[1]);
+  const radius = Math.min(17, pitch / 2 - 3, apart / 2 - 9);
   const words = columns[0].nodes.some(({ label }) => label) && pitch > 44 ? 18 : 0;
   const tall = Math.max(...columns.map(({ nodes }) => nodes.length)) * pitch;
   const top = 24;
