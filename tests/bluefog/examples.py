@@ -21,7 +21,7 @@ def least_squares(m=20, d=5):
         bf.allreduce(a.T @ a, average=False), bf.allreduce(a.T @ b, average=False)
     )
     smoothness = bf.allgather(torch.linalg.matrix_norm(a, 2)[None] ** 2 / m).max().item()
-    return a, b, optimum, 0.3 / smoothness
+    return a, b, optimum, 0.9 / smoothness
 
 
 class Examples(unittest.TestCase):
@@ -60,8 +60,8 @@ class Examples(unittest.TestCase):
     def diffusion(self, combine_first):
         a, b, optimum, lr = least_squares()
         x = torch.zeros(5, 1, dtype=torch.float64)
-        for _ in range(400):
-            gradient = a.T @ (a @ x - b) / len(b)
+        for _ in range(300):
+            gradient = a.T @ (a @ x - b) / len(b) / 3
             if combine_first:
                 handle = bf.neighbor_allreduce_nonblocking(x, name="x")
                 x = bf.wait(handle) - lr * gradient
@@ -80,7 +80,7 @@ class Examples(unittest.TestCase):
         own, src = topology_util.GetRecvWeights(bf.load_topology(), self.rank)
         own, src = (own + 1) / 2, {r: w / 2 for r, w in src.items()}
         x = psi = torch.zeros(5, 1, dtype=torch.float64)
-        for _ in range(1500):
+        for _ in range(250):
             before, psi = psi, x - lr * a.T @ (a @ x - b) / len(b)
             x = bf.neighbor_allreduce(x + psi - before, self_weight=own, src_weights=src, name="x")
         assert self.error(x, optimum) < 1e-10
@@ -89,7 +89,7 @@ class Examples(unittest.TestCase):
         a, b, optimum, lr = least_squares()
         x = torch.zeros(5, 1, dtype=torch.float64)
         gradient = y = a.T @ (a @ x - b) / len(b)
-        for _ in range(1500):
+        for _ in range(600):
             mixed_x = bf.neighbor_allreduce_nonblocking(x, name="x")
             mixed_y = bf.neighbor_allreduce_nonblocking(y, name="y")
             x = bf.synchronize(mixed_x) - lr / 4 * y
@@ -105,7 +105,7 @@ class Examples(unittest.TestCase):
         gradient = a.T @ (-b) / len(b)
         w = torch.cat([torch.zeros_like(gradient), gradient, torch.ones(1, 1).double()])  # u y v
         bf.win_create(w, "w", zero_init=True)
-        for _ in range(1200):
+        for _ in range(600):
             bf.barrier()
             w[:5] -= lr / 4 * w[5:10]
             bf.win_accumulate(
