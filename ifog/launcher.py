@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import zmq
 from ipyparallel import Client
 from ipyparallel import Cluster as Processes
 from ipyparallel.cluster.launcher import MPIEngineSetLauncher
@@ -103,6 +105,7 @@ class Job:
         self._footprint.guard()
         for name in ("profile", "session", "words"):
             (self._home / name).mkdir()
+        (self._home / "profile" / "ipcontroller_config.py").write_text(_keys())
         self._processes = Processes(
             engines="ifog",
             config=Config(),
@@ -225,6 +228,20 @@ class Job:
             processes.stop_cluster_sync()
         self._footprint.remove()
         return left
+
+
+def _keys() -> str:
+    """Settings that let nobody without the keys connect, and sign the messages of who has them.
+
+    Signatures alone do not cover a message's buffers, and a controller open to everybody can be
+    made to confuse the messages of others by one that breaks off.
+    """
+    key = secrets.token_hex(16).encode()
+    return (
+        "c = get_config()\n"
+        f"c.IPController.enable_curve = {zmq.has('curve')}\n"
+        f"c.Session.key = {key!r}\n"
+    )
 
 
 def _silent() -> logging.Logger:

@@ -21,14 +21,14 @@ LAYERS = (
     ("onesided",),
     ("checkpoint", "inference", "parameters", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
-    ("testing", "demo_ranks", "iopub", "faults"),
+    ("testing", "demo_ranks", "forgery", "iopub", "faults"),
     ("engine", "px"),
     ("bench",),
     ("bluefog",),
 )
 CLIENT = (
     ("telemetry", "errors", "manifest", "numbers", "quantities", "topology", "weights", "schedules"),
-    ("watchdog", "clocks", "messages", "spectrum", "status", "vitals"),
+    ("watchdog", "clocks", "forgery", "messages", "spectrum", "status", "vitals"),
     ("footprint", "mpiexec", "hosts", "program", "streams", "verdict", "launched"),
     ("ranks", "holdups", "waitgraph"),
     ("why",),
