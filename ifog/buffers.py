@@ -90,6 +90,7 @@ class Buffers:
         self._context = context
         self._like = like
         self._held: Counter[Key] = Counter()
+        self.era = 0  # how often all locks have been let go of
         self._slots: dict[int, Slots] = {}
         count = len(senders(context, context.rank))
         self._region: Region = context.transport.region(Slots.nbytes(count, like))
@@ -168,12 +169,21 @@ class Buffers:
         return waited
 
     def release(self, keys: Iterable[Key]) -> None:
-        """Give locks back."""
+        """Give locks back, those that ``let_go`` has not given back already."""
         for key in keys:
+            if not self._held[key]:
+                continue
             self._held[key] -= 1
             if not self._held[key]:
                 del self._held[key]
                 self._region.unlock(*key)
+
+    def let_go(self) -> None:
+        """Give all locks back: whoever took them will not, because its cell failed."""
+        for key in self._held:
+            self._region.unlock(*key)
+        self._held.clear()
+        self.era += 1
 
     def ask(self, rank: int, body: Any) -> Request:
         """Have a thread of ``rank`` serve a request."""

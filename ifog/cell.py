@@ -254,7 +254,7 @@ class Cell:
         for rank in self.missing():
             if moment - self._replied.get(rank, moment) > _REPLY_GRACE:
                 self.lose(rank, "NoReport", "answered without reporting the end of the cell")
-        if self._stopped is None and self._revoked == 0:
+        if self._stopped is None:
             self._look_for_stalls()
         return not self.missing()
 

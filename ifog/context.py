@@ -230,6 +230,8 @@ class Context:
         stopped = NotInitializedError("the operation was under way when its cell was stopped")
         self.progress.fail_all(stopped)
         self.in_flight.clear()
+        for window in self.windows.values():
+            window.let_go()
         handle: Handle[None] = Handle(self.progress, "heal", "", self.healed)
         handle.begin(self.transport.meet())
         handle.wait()

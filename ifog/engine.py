@@ -20,6 +20,7 @@ import traceback
 import warnings
 from collections import OrderedDict
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -123,10 +124,13 @@ class Engine:
         cut = isinstance(error, PeerFailedError | DeadlineError | KeyboardInterrupt)
         if isinstance(error, PeerFailedError):  # an error of one's own explains more
             error = progress.first_untold() or error
-        fields = describe(error)
         # An interrupt that could only end a call into MPI by revoking what it waited on.
-        if self._interrupted and type(error).__module__.partition(".")[0] == "mpi4py":
-            fields |= {"ename": "KeyboardInterrupt", "evalue": ""}
+        broken = [e for e in (error, error.__context__) if type(e).__module__.startswith("mpi4py")]
+        fields = describe(error)
+        if self._interrupted and broken and broken[0] is not None:
+            fields = describe(broken[0])
+            told = "MPI.COMM_WORLD was revoked to end it: own calls into MPI need %bf restart"
+            fields |= {"ename": "KeyboardInterrupt", "evalue": told}
         wait = progress.was_waiting(self.context.rank) if cut else None
         return fields | {"wait": wait and tuple(wait)}
 
@@ -169,7 +173,7 @@ class Engine:
                 signal.pthread_kill(main_thread, signal.SIGINT)
         elif what == "revoke":
             self.context.abort(content["cause"], content.get("lost"))
-            if content.get("deep"):
+            if content.get("deep") and self._is_using_mpi():
                 from ifog.transport.world import revoke_world
 
                 revoke_world()
@@ -187,6 +191,13 @@ class Engine:
             frame = sys._current_frames()[main_thread]
             answer["stack"] = stack(frame, every=bool(content.get("every")))
         return answer
+
+    def _is_using_mpi(self) -> bool:
+        """Whether the user's code has anything of MPI, so that it may be what waits there."""
+        values = list(self.shell.user_ns.values())
+        homes = [value.__name__ if isinstance(value, ModuleType) else type(value).__module__
+                 for value in values]  # fmt: skip
+        return any(str(home).partition(".")[0] == "mpi4py" for home in homes)
 
     def push(self, variables: dict[str, Any]) -> None:
         """Bind the variables in the user's namespace, arrays as writable copies."""

@@ -102,6 +102,11 @@ class Window:
         self._memory = None
         memory.close()
 
+    def let_go(self) -> None:
+        """Give back every mutex that this rank holds: the cell that took them has failed."""
+        if self._memory is not None:
+            self._memory.let_go()
+
     def abandon(self) -> None:
         """Let go of the window without the others: ranks died or came, and none fits any more."""
         memory, self._memory = self._memory, None
@@ -371,10 +376,12 @@ class Window:
             return Outcome(None, Arrivals({}, waited, keys[-1][0] if waited else -1))
 
         launch(op, self.name, (), body, matched=False).wait()
+        era = memory.era
         try:
             yield
         finally:
-            memory.release(keys)
+            if memory.era == era:
+                memory.release(keys)
 
     def _factors(self, given: Any, around: Iterable[int], what: str, op: str) -> dict[int, float]:
         return factors(self._context.rank, given, sorted(around), self.tensor.dtype, what, op)
