@@ -112,7 +112,8 @@ def _cut(noted: WaitEvent | None, event: CellEnd) -> WaitEvent | None:
     error = event.error or {}
     if told := error.get("wait"):
         rank, t, op, name, step, peers, *rest = told
-        return WaitEvent(rank, t, op, name, step, tuple(peers), *rest)
+        wait = WaitEvent(rank, t, op, name, step, tuple(peers), *rest)
+        return wait if wait.line is not None else wait._replace(line=error.get("line"))
     cut = event.status == "interrupted" or error.get("peer") is not None
     return noted if cut and "wait" not in error else None
 

@@ -204,8 +204,8 @@ def test_a_raise_is_kept_as_it_was_at_the_moment_of_release_until_the_next_start
 
 
 def test_a_release_says_itself_whom_a_rank_waited_for_however_briefly():
-    last = (0, 101.05, "neighbor_allreduce", "x", 2, (1,), 101.0, False, 6)
-    events = [*begin(2), raised(1, t=101.1), released(0, 1, t=101.1, wait=last)]
+    last = (0, 101.05, "neighbor_allreduce", "x", 2, (1,), 101.0, False, None)
+    events = [*begin(2), raised(1, t=101.1), released(0, 1, t=101.1, wait=last, line=6)]
     picture = view(events, 110.0)
     assert drawn(picture) == [[1], [0]]
     assert picture["columns"][1]["nodes"][0]["label"] == "neighbor_allreduce('x'), line 6"
@@ -344,3 +344,33 @@ def test_a_cell_is_over_when_all_that_live_are_through():
     assert ranks.live
     track(ranks, end(0))
     assert not ranks.live
+
+
+# Real ranks
+
+
+def picture_of(cluster, code, **options):
+    cursor, _ = cluster.events.since(0)
+    cluster.run(code, timeout=20, **options)
+    _, events = cluster.events.since(cursor)
+    return view(events, now=max(e.t for e in events if isinstance(e, CellEnd)) + 60.0)
+
+
+@pytest.mark.mpi
+def test_real_ranks_in_different_operations_are_a_ring(cluster):
+    code = "x = torch.ones(2)\nif bf.rank() == 2:\n    bf.barrier()\nbf.allreduce(x, name='x')"
+    picture = picture_of(cluster, code)
+    assert picture["kind"] == "diverged"
+    assert picture["key"] == "at the moment of release"
+    lines = {where: edge for edge, where, _ in picture["ring"]["lines"]}
+    assert lines["barrier, cell line 3"].startswith("2 ")
+    assert lines["allreduce('x'), cell line 4"].endswith(" 2")
+
+
+@pytest.mark.mpi
+def test_a_real_rank_that_is_killed_is_the_cause_and_who_waited_is_kept(cluster):
+    code = "import os, signal\nif bf.rank() == 3: os.kill(os.getpid(), 9)\nbf.barrier()"
+    picture = picture_of(cluster, code)
+    assert picture["kind"] == "dead"
+    assert drawn(picture) == [[3], [0, 1, 2]]
+    assert looks(picture)[3] == "gone"
