@@ -38,7 +38,7 @@ CLIENT = (
     ("cell", "line"),
     ("rescue",),
     ("cluster",),
-    ("bench", "demo", "screen", "standing"),
+    ("bench", "chaos", "demo", "mischief", "screen", "standing"),
     ("commands",),
     ("cli",),
     ("widgets",),
