@@ -12,11 +12,18 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ifog import rescue
+from ifog import rescue, respawn
 from ifog.cell import Cell, CellResult, Output, RankError, span
-from ifog.errors import ArgumentError, ClusterError, IfogError, NoClusterError
+from ifog.errors import (
+    ArgumentError,
+    ClusterError,
+    IfogError,
+    NoClusterError,
+    NotAvailableError,
+)
 from ifog.numbers import counted, named
 from ifog.stalls import PATIENCE
 from ifog.status import WAYS_OUT, ClusterStatus, RankStatus
@@ -54,15 +61,18 @@ class Cluster:
         n: the number of ranks.
         events: what the ranks report, for dashboards to read at their own pace.
         running: whether the ranks have been started and not stopped.
+        sealed: whether ranks talk over shared memory only, so that they listen on no socket; dead
+            ones cannot be replaced in place then.
     """
 
-    def __init__(self, n: int = 4) -> None:
+    def __init__(self, n: int = 4, *, sealed: bool = False) -> None:
         if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MOST_RANKS:
             raise ArgumentError(
                 f"a cluster of {n!r} ranks was asked for; choose a number from 1 to "
                 f"{_MOST_RANKS}, such as `%bf start -n 4`"
             )
         self.n = n
+        self.sealed = sealed
         self.events = EventLog()
         self.running = False
         self.started = 0.0
@@ -105,16 +115,14 @@ class Cluster:
                 )
             from ifog.line import connect
 
-            line = connect(self.n, self.events, tell)
+            line = connect(self.n, self.events, tell, sealed=self.sealed)
             self._line, self._cells, self._wounded, self._healing = line, [], False, {}
             self._abandoned, self._noticed = [], set()
             self.running, self.started = True, time.time()
             _current = self
             atexit.register(self.stop)
             self._closing.clear()
-            self._keeper = threading.Thread(
-                target=self._keep, args=(line,), name="ifog-cluster", daemon=True
-            )
+            self._keeper = threading.Thread(target=self._keep, name="ifog-cluster", daemon=True)
             self._keeper.start()
         return self
 
@@ -146,7 +154,7 @@ class Cluster:
 
     def restart(self, n: int | None = None, progress: Progress | None = None) -> Cluster:
         """Stop, and start fresh ranks; all variables on them are lost."""
-        fresh = Cluster(self.n if n is None else n)
+        fresh = Cluster(self.n if n is None else n, sealed=self.sealed)
         self.stop()
         self.n = fresh.n
         return self.start(progress)
@@ -388,6 +396,48 @@ class Cluster:
             self._wounded = False
         return (f"{named(killed)} did not answer and had to be killed; " if killed else "") + told
 
+    def respawn(self, state: Sequence[str] = (), progress: Progress | None = None) -> str:
+        """Have all ranks again: the living keep their variables; returns what was done.
+
+        Dead ranks are replaced in the living world. Where that cannot be done, all ranks are
+        started afresh and get the variables back that those that live could write down.
+
+        Args:
+            state: variables that a new rank gets from a neighbour of the dead one.
+            progress: called with short lines about what is going on.
+
+        Raises:
+            ClusterError: a cell runs, no rank is left, or fresh ranks could not be started.
+        """
+        tell, begun = progress or (lambda _: None), time.monotonic()
+        line = self._connected()
+        if not line.dead and not line.stopped and not self._away():
+            return "all ranks live"
+        with self._lock:
+            try:
+                self.heal()
+                sources = respawn.givers(line, line.dead)
+                if self.sealed:
+                    raise NotAvailableError("a sealed cluster lets no new process in")
+                told = respawn.in_place(line, sources, state, tell)
+            except IfogError as error:
+                if line.broken or not line.living or self.running_cells():
+                    raise
+                told = f"not in place ({error}): " + self._start_around(line, state, tell)
+        return f"{told}; {time.monotonic() - begun:.1f} s"
+
+    def _start_around(self, line: Line, state: Sequence[str], tell: Progress) -> str:
+        from ifog.line import connect
+
+        living = line.living
+        sources = dict.fromkeys(sorted(set(range(self.n)) - set(living)), living[0])
+        start = partial(connect, self.n, self.events, tell, sealed=self.sealed)
+        self._line, told = respawn.around(line, sources, state, start)
+        self._wounded, self._abandoned = False, []
+        self._healing.clear()
+        self._noticed.clear()
+        return told
+
     def _look_after_deaths(self, line: Line) -> None:
         """Go on without ranks that died, if the cells said so; they are asked once a death."""
         fresh = set(line.dead) - line.gone - self._noticed
@@ -399,10 +449,13 @@ class Cluster:
                 rescue.go_on(line, self._healing, _HEAL_TIMEOUT)
                 self._wounded = False
 
-    def _keep(self, line: Line) -> None:
+    def _keep(self) -> None:
         while not self._closing.is_set():
             self._nudged.wait(_PULSE if self._cells else _REST)
             self._nudged.clear()
+            line = self._line
+            if line is None:
+                continue
             line.look()
             for cell in self.running_cells():
                 for rank in cell.missing():

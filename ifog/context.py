@@ -286,6 +286,12 @@ def use(context: Context | None) -> None:
     _of_task.set(context)
 
 
+def enter(context: Context) -> None:
+    """Make ``context`` the one of this process, which has none yet."""
+    global _of_process
+    _of_process = context
+
+
 def is_initialized() -> bool:
     """Whether this process is a rank."""
     return (_of_task.get() or _of_process) is not None

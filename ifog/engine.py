@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -183,6 +183,8 @@ class Engine:
             event = self._waiting()
             answer["event"] = None if event is None else encode(event)
             answer["rounds"] = self.context.round
+        elif what == "keep":
+            answer["refused"] = self.keep(content["folder"])
         elif what == "world":
             answer |= {"alive": self.context.alive, "on_failure": self.context.on_failure}
         elif what == "stacks":
@@ -201,17 +203,59 @@ class Engine:
 
     def push(self, variables: dict[str, Any]) -> None:
         """Bind the variables in the user's namespace, arrays as writable copies."""
-        self.shell.push({name: _writable(value) for name, value in variables.items()})
+        from ifog.cargo import writable
+
+        self.shell.push({name: writable(value) for name, value in variables.items()})
 
     def pull(self, expression: str) -> Any:
         """The value of ``expression`` with tensors as NumPy arrays."""
-        return _portable(eval(expression, self.shell.user_ns))
+        from ifog.cargo import portable
+
+        return portable(eval(expression, self.shell.user_ns))
 
     def heal(self) -> dict[str, Any]:
         """Take part in making the communicator usable again; returns who is left, and the graph."""
         self.context.heal()
         survival = self.context.survival
         return {"alive": self.context.alive, "graph": "" if survival is None else str(survival)}
+
+    def hand_over(self, names: Sequence[str], target: int) -> dict[str, str]:
+        """Give variables to the rank ``target``; returns those that cannot be sent, and why."""
+        from ifog.newcomer import hand_over
+
+        return hand_over(self.shell.user_ns, names, target)
+
+    def take_over(self, source: int) -> list[str]:
+        """Take the variables that the rank ``source`` gives."""
+        from ifog.newcomer import take_over
+
+        return take_over(self.shell.user_ns, source)
+
+    def keep(self, folder: str) -> dict[str, str]:
+        """Write the user's variables to a file; returns those that cannot be kept, and why."""
+        from ifog.cargo import of_user, packed
+        from ifog.newcomer import portrait
+
+        data, refused = packed(self.shell.user_ns, of_user(self.shell.user_ns))
+        (Path(folder) / f"{self.context.rank}.world").write_bytes(portrait())
+        (Path(folder) / f"{self.context.rank}").write_bytes(data)
+        return refused
+
+    def regain(self, folder: str, source: int, names: Sequence[str] | None) -> list[str]:
+        """Bind what rank ``source`` kept, or those of ``names``; returns the names bound."""
+        from ifog.cargo import unpacked
+        from ifog.newcomer import settle
+
+        settle((Path(folder) / f"{source}.world").read_bytes())
+        variables = unpacked((Path(folder) / f"{source}").read_bytes())
+        chosen = variables if names is None else names
+        found = {name: variables[name] for name in chosen if name in variables}
+        self.shell.user_ns.update(found)
+        return sorted(found)
+
+    def newcomer(self, function: str, *arguments: Any) -> Any:
+        """Call a function of ``ifog.newcomer``."""
+        return getattr(importlib.import_module("ifog.newcomer"), function)(*arguments)
 
     def set_topology(self, label: str) -> str:
         """Mix over the graph called ``label``, with its weights; returns the label it shows."""
@@ -231,8 +275,13 @@ def request(name: str, *arguments: Any) -> Any:
         _engine.sink.flush()
 
 
-def start() -> dict[str, Any]:
-    """Make this engine a rank; returns what ``%bf status`` says about it."""
+def start(rank: int | None = None, image: bytes = b"") -> dict[str, Any]:
+    """Make this engine a rank; returns what ``%bf status`` says about it.
+
+    Args:
+        rank: become this rank of a world that has begun, whose others call ``admit`` meanwhile.
+        image: what one of them calls its ``portrait``.
+    """
     global _engine
     import torch
     from IPython.core.getipython import get_ipython
@@ -240,12 +289,15 @@ def start() -> dict[str, Any]:
     import ifog
     from ifog import context
 
-    context.init()
+    if rank is None:
+        context.init()
+    else:
+        importlib.import_module("ifog.newcomer").join(rank, image)
     die_by_signal()
     shell: Any = get_ipython()
     _engine = Engine(shell)
     _engine.sink.attach(_engine.kernel.get_parent("shell"), busy=False)
-    if context.rank() == 0:
+    if rank is None and context.rank() == 0:
         _engine.context.emit_graph()
     threads = int(os.environ.get(THREADS, "1"))
     torch.set_num_threads(threads)
@@ -303,35 +355,6 @@ def _keep_line_numbers(transforms: list[Any]) -> None:
         transforms[transforms.index(drop)] = leading_lines
 
 
-def _writable(value: Any) -> Any:
-    """A value that arrived in a message, with arrays that may be written to."""
-    import numpy as np
-
-    if isinstance(value, np.ndarray):
-        return value if value.flags.writeable else value.copy()
-    return _mapped(_writable, value)
-
-
-def _portable(value: Any) -> Any:
-    """The value with every tensor in it as a NumPy array, for a process without torch."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        tensor = value.detach().cpu()
-        if tensor.dtype is torch.bfloat16:  # unknown to NumPy
-            tensor = tensor.float()
-        return tensor.numpy()
-    return _mapped(_portable, value)
-
-
-def _mapped(change: Any, value: Any) -> Any:
-    if type(value) in (dict, OrderedDict):
-        return {key: change(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(change(item) for item in value)
-    return value
-
-
 def die_by_signal() -> None:
     """Make a failing exit visible to MPI, which notices signals but not exit codes."""
     from ifog.vitals import last_word
@@ -347,18 +370,22 @@ def die_by_signal() -> None:
     os._exit = leave_by_signal  # type: ignore[assignment] # it does not return either
 
 
-def main() -> None:
-    """Run one MPI rank as an IPython engine until it is killed; the launcher's command."""
+def main(rank: int | None = None) -> None:
+    """Run one MPI rank as an IPython engine until it is killed; the launcher's command.
+
+    Args:
+        rank: the one this process is to become; by default what MPI says.
+    """
     # All ranks meet in MPI's initialisation while nothing slow has been imported yet.
     importlib.import_module("ifog.transport.mpi")
     preload = threading.Thread(target=importlib.import_module, args=("ifog.ops",), daemon=True)
     preload.start()
     from ipyparallel.engine.app import IPEngine
 
-    rank = os.environ["OMPI_COMM_WORLD_RANK"]
+    number = os.environ["OMPI_COMM_WORLD_RANK"] if rank is None else rank
     try:
         os.environ["IPP_CONNECTION_INFO"] = _address()
-        IPEngine.launch_instance([*sys.argv[1:], f"--IPEngine.id={rank}"])
+        IPEngine.launch_instance([*sys.argv[1:], f"--IPEngine.id={number}"])
     except BaseException:  # SystemExit too: the engine's way to say that it could not register
         traceback.print_exc()
         sys.stderr.flush()

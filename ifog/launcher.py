@@ -23,7 +23,7 @@ import zmq
 from ipyparallel import Client
 from ipyparallel import Cluster as Processes
 from ipyparallel.cluster.launcher import MPIEngineSetLauncher
-from traitlets import List, Unicode, default
+from traitlets import Bool, List, Unicode, default
 from traitlets.config import Config
 
 from ifog.errors import ClusterStartError
@@ -57,6 +57,7 @@ class MPIRankLauncher(MPIEngineSetLauncher):  # type: ignore[misc] # ipyparallel
 
     session_dir = Unicode("", help="Where Open MPI keeps its session files.")
     memory_dir = Unicode("", help="Where Open MPI keeps its shared memory segments.")
+    sealed = Bool(False, help="Whether ranks talk over shared memory only.")
     engine_cmd = List([sys.executable, "-c", "from ifog.engine import main; main()"], config=True)
 
     @default("mpi_cmd")
@@ -65,7 +66,7 @@ class MPIRankLauncher(MPIEngineSetLauncher):  # type: ignore[misc] # ipyparallel
 
     @default("mpi_args")
     def _mpi_args_default(self) -> list[str]:
-        return flags(self.session_dir, self.memory_dir)
+        return flags(self.session_dir, self.memory_dir, sealed=self.sealed)
 
     @property
     def program(self) -> list[str]:
@@ -86,8 +87,9 @@ class Job:
         refusals: the messages to the client that were not signed, once started.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, *, sealed: bool = False) -> None:
         self.n = n
+        self._sealed = sealed
         self.client: Any = None
         self.refusals: Refusals | None = None
         self._processes: Any = None
@@ -103,7 +105,7 @@ class Job:
             ClusterStartError: the controller or the ranks did not come up.
         """
         self._footprint.guard()
-        for name in ("profile", "session", "words"):
+        for name in ("profile", "session", "words", "files"):
             (self._home / name).mkdir()
         (self._home / "profile" / "ipcontroller_config.py").write_text(_keys())
         self._processes = Processes(
@@ -131,6 +133,7 @@ class Job:
             engine_args=list(_ENGINE),
             session_dir=str(self._home / "session"),
             memory_dir=str(self._memory),
+            sealed=self._sealed,
         )
         self._connect(progress)
         return self.client
@@ -177,6 +180,11 @@ class Job:
                 f"{there} of {counted(self.n)} had registered after {_ENGINE_TIMEOUT:.0f} s "
                 "without news"
             )
+
+    @property
+    def files(self) -> Path:
+        """A private folder for files that are to vanish with the job."""
+        return self._home / "files"
 
     @property
     def words(self) -> Path:

@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ipyparallel import Reference
@@ -182,9 +183,12 @@ class Line:
             ident=self._ident(rank),
         )
 
-    def ask(self, ranks: Iterable[int], what: str, timeout: float) -> dict[int, dict[str, Any]]:
+    def ask(
+        self, ranks: Iterable[int], what: str, timeout: float, **content: Any
+    ) -> dict[int, dict[str, Any]]:
         """The answers of the control threads that come within ``timeout`` seconds."""
-        futures = {rank: self.control(rank, what) for rank in ranks if rank not in self.dead}
+        alive = [rank for rank in ranks if rank not in self.dead]
+        futures = {rank: self.control(rank, what, **content) for rank in alive}
         deadline = time.monotonic() + timeout
         answers = {}
         for rank, future in futures.items():
@@ -236,6 +240,24 @@ class Line:
         if failed:
             raise _local_error(failed, task)
         return results
+
+    def expect(self, rank: int) -> str:
+        """Let another process take the number of a dead rank; returns how that one died."""
+        self._client._send(
+            self._client._query_stream, "unregistration_request", content={"id": rank}
+        )
+        if rank in self._vitals:
+            self._vitals.pop(rank).close()
+        return self.dead.pop(rank)
+
+    def registered(self, rank: int) -> bool:
+        """Whether a process has the number ``rank`` at the controller."""
+        return rank in self._client._engines
+
+    @property
+    def files(self) -> Path:
+        """A private folder for files that are to vanish with the ranks."""
+        return self._job.files
 
     def call(
         self,
@@ -347,7 +369,12 @@ class Line:
 
 
 def connect(
-    n: int, events: EventLog, tell: Callable[[str], None], module: str = "ifog.engine"
+    n: int,
+    events: EventLog,
+    tell: Callable[[str], None],
+    module: str = "ifog.engine",
+    *,
+    sealed: bool = False,
 ) -> Line:
     """Start ``n`` ranks, trying twice.
 
@@ -356,6 +383,7 @@ def connect(
         events: where their events go.
         tell: called with short lines about what is going on.
         module: where the functions live that make an engine a rank and serve its client.
+        sealed: let the ranks talk over shared memory only.
 
     Raises:
         ClusterStartError: they did not come up; carries the launcher's log.
@@ -363,10 +391,10 @@ def connect(
     begun = time.monotonic()
     tell(f"starting {counted(n)}")
     try:
-        line = _attempt(n, events, tell, module)
+        line = _attempt(Job(n, sealed=sealed), events, tell, module)
     except ClusterStartError as error:
         tell(f"that failed: {str(error).splitlines()[0]}; trying once more")
-        line = _attempt(n, events, tell, module)
+        line = _attempt(Job(n, sealed=sealed), events, tell, module)
     verb = "is" if n == 1 else "are"
     try:
         tell(f"{counted(n)} {verb} ready after {time.monotonic() - begun:.1f} s")
@@ -376,7 +404,7 @@ def connect(
     return line
 
 
-def _attempt(n: int, events: EventLog, tell: Callable[[str], None], module: str) -> Line:
+def _attempt(job: Job, events: EventLog, tell: Callable[[str], None], module: str) -> Line:
     untold: list[BaseException] = []
 
     def progress(text: str) -> None:
@@ -386,10 +414,9 @@ def _attempt(n: int, events: EventLog, tell: Callable[[str], None], module: str)
             untold.append(error)
             raise
 
-    job = Job(n)
     try:
         line = Line(job, job.start(progress), events, module)
-        line.introduce(n, _START_TIMEOUT)
+        line.introduce(job.n, _START_TIMEOUT)
     except BaseException as error:
         log = job.log()
         job.stop()

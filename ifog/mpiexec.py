@@ -26,6 +26,7 @@ _HERE = (
     ("--mca", "btl", "self,sm,tcp"),
     ("--mca", "btl_tcp_if_include", "lo"),
 )
+_SEALED = (("--mca", "btl", "self,sm"),)
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 # glibc would give large tensors back to the system each time and fault their pages in anew: more
 # than half of the time of a round.
@@ -56,15 +57,19 @@ def mpiexec() -> str:
     )
 
 
-def flags(session: str = "", memory: str = "", *, one_machine: bool = True) -> list[str]:
+def flags(
+    session: str = "", memory: str = "", *, one_machine: bool = True, sealed: bool = False
+) -> list[str]:
     """The options of every job.
 
     Args:
         session: where Open MPI keeps its session files, if not in the usual place.
         memory: the same for its segments of shared memory.
         one_machine: whether all ranks run here, so that nothing needs to leave this machine.
+        sealed: let the ranks of one machine listen on no socket at all; none can be added later.
     """
-    words = [word for flag in _ALWAYS + (_HERE if one_machine else ()) for word in flag]
+    here = _SEALED if sealed else _HERE
+    words = [word for flag in _ALWAYS + (here if one_machine else ()) for word in flag]
     if session:
         words += ["--prtemca", "prte_tmpdir_base", session]
     if memory:

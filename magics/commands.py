@@ -10,7 +10,7 @@ from typing import Any
 from ifog.errors import ArgumentError, ClusterError, NoClusterError
 from ifog.magics.options import closest, parse_ranks, split_options, whole
 from ifog.magics.runner import DEFAULT_RANKS, Runner
-from ifog.magics.survival import heal
+from ifog.magics.survival import heal, respawn
 from ifog.numbers import count, counted, number, rank_ranges
 
 __all__ = ["COMMANDS", "PANELS", "command"]
@@ -49,10 +49,12 @@ def _no_words(line: str, usage: str) -> None:
 
 
 def _start(runner: Runner, line: str) -> None:
-    plain, found = _words(line, "start [-n 4]", {"-n": True})
+    usage = "start [-n 4] [--sealed]"
+    plain, found = _words(line, usage, {"-n": True, "--sealed": False})
     if plain:
-        raise ArgumentError(f"%bf start does not take {plain[0]!r}. Usage: %bf start [-n 4]")
-    runner.start(whole(found.get("-n", str(DEFAULT_RANKS)), "-n"))
+        raise ArgumentError(f"%bf start does not take {plain[0]!r}. Usage: %bf {usage}")
+    n = whole(found.get("-n", str(DEFAULT_RANKS)), "-n")
+    runner.start(n, **({"sealed": True} if "--sealed" in found else {}))
 
 
 def _stop(runner: Runner, line: str) -> None:
@@ -169,7 +171,7 @@ def _help(runner: Runner, line: str) -> None:
 
 
 COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
-    "start": (_start, "start [-n 4]", "start a cluster of n ranks"),
+    "start": (_start, "start [-n 4] [--sealed]", "start n ranks; sealed: no sockets"),
     "stop": (_stop, "stop", "end it; its variables are gone"),
     "restart": (_restart, "restart", "the same number of ranks, without variables"),
     "status": (_status, "status", "the ranks and what they do"),
@@ -179,5 +181,6 @@ COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
     "dashboard": (_dashboard, "dashboard [PANEL...]", f"live panels: {', '.join(PANELS)}"),
     "interrupt": (_interrupt, "interrupt", "interrupt what the ranks do"),
     "heal": (heal, "heal", "go on without the ranks that died"),
+    "respawn": (respawn, "respawn [--state model,opt]", "have ranks that died again"),
     "help": (_help, "help", "this list"),
 }

@@ -71,9 +71,12 @@ class Runner:
             why = "no cluster was running; %bf start -n N chooses another number"
             return self.start(DEFAULT_RANKS, why)
 
-    def start(self, n: int, why: str = "") -> Cluster:
-        """Start a cluster of ``n`` ranks, telling the progress and, in brackets, ``why``."""
-        cluster: Cluster = self.home.Cluster(n)
+    def start(self, n: int, why: str = "", **options: bool) -> Cluster:
+        """Start a cluster of ``n`` ranks, telling the progress and, in brackets, ``why``.
+
+        ``options`` are those of ``Cluster``.
+        """
+        cluster: Cluster = self.home.Cluster(n, **options)
         self._launch(cluster, cluster.start, f"started{f' ({why})' if why else ''}")
         return cluster
 

@@ -23,8 +23,8 @@ import ifog.line
 from ifog.cluster import Cluster
 
 class Told(ifog.line.Job):
-    def __init__(self, n):
-        super().__init__(n)
+    def __init__(self, n, **options):
+        super().__init__(n, **options)
         print(json.dumps([self.token, str(self._home), str(self._memory)]), flush=True)
 
 ifog.line.Job = Told

@@ -16,7 +16,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,21 +110,18 @@ class _Request:
 class MPITransport:
     """A rank that is a process of an MPI job."""
 
-    def __init__(self, world: MPI.Intracomm) -> None:
-        self._world = world
-        self._comm = self._duplicate(world)
-        self._control = self._duplicate(world)
-        # A communicator must not be revoked while another rank is still inside its constructor.
-        world.Barrier()
-        self.rank: int = world.Get_rank()
-        self.size: int = world.Get_size()
-        self.alive = tuple(range(self.size))
-        self.machines = _machines(world)
-        self._places = {rank: rank for rank in self.alive}  # in the communicator
+    def __init__(
+        self, rank: int, size: int, machines: tuple[int, ...], comm: MPI.Intracomm
+    ) -> None:
+        self.rank, self.size, self.machines = rank, size, machines
+        self.alive: tuple[int, ...] = ()
+        self._world = self._comm = self._control = comm
+        self._places: dict[int, int] = {}  # of the ranks in the communicator
+        self._bridge: MPI.Intercomm | None = None
         self._guard = threading.RLock()
         self._meeting: _Meeting | None = None
         self.pending: dict[int, _Request] = {}
-        self._epoch = 0
+        self._epoch = -1
         self._failed: tuple[int | None, str] | None = None
         self._told: list[MPI.Request] = []
         self._memory: MachineMemory | None = None
@@ -132,7 +129,65 @@ class MPITransport:
     @classmethod
     def world(cls) -> MPITransport:
         """The transport over all ranks of this MPI job."""
-        return cls(MPI.COMM_WORLD)
+        world = MPI.COMM_WORLD
+        comm, control = cls._duplicate(world), cls._duplicate(world)
+        # A communicator must not be revoked while another rank is still inside its constructor.
+        world.Barrier()
+        transport = cls(world.Get_rank(), world.Get_size(), _machines(world), world)
+        transport.adopt(comm, control, tuple(range(transport.size)))
+        return transport
+
+    @classmethod
+    def newcomer(cls, rank: int, machines: tuple[int, ...], epoch: int) -> MPITransport:
+        """The transport of a process that ``spawn`` started, as ``rank``; the others ``admit`` it.
+
+        Raises:
+            TransportError: the two sides do not come together.
+        """
+        transport = cls(rank, len(machines), machines, MPI.COMM_WORLD)
+        transport._epoch = epoch
+        transport._bridge = MPI.Comm.Get_parent()
+        transport._cross(high=True)
+        return transport
+
+    def spawn(self, command: Sequence[str]) -> None:
+        """Start one more process, which is to become a rank; all living ranks must call it.
+
+        Raises:
+            TransportError: MPI cannot.
+        """
+        try:
+            self._bridge = self._comm.Spawn(command[0], list(command[1:]), 1, root=0)
+        except (MPI.Exception, NotImplementedError) as error:
+            raise TransportError(f"MPI cannot start a process: {error}") from None
+        self._bridge.Set_errhandler(MPI.ERRORS_RETURN)
+
+    def admit(self) -> None:
+        """Let in the process that was started last; all living ranks must call it.
+
+        Raises:
+            TransportError: the two sides do not come together.
+        """
+        self._cross(high=False)
+
+    def _cross(self, *, high: bool) -> None:
+        bridge, self._bridge = self._bridge, None
+        try:
+            if bridge is None:
+                raise TransportError("no process was started that could be let in")
+            bridge.Set_errhandler(MPI.ERRORS_RETURN)
+            merged = bridge.Merge(high)
+            merged.Set_errhandler(MPI.ERRORS_RETURN)
+            comm: MPI.Intracomm = merged.Split(0, self.rank)  # type: ignore[assignment] # a plain Comm
+            comm.Set_errhandler(MPI.ERRORS_RETURN)
+            ranks = np.empty(comm.Get_size(), np.int64)
+            comm.Allgather(np.array([self.rank], np.int64), ranks)
+        except MPI.Exception as error:
+            raise TransportError(f"the new process cannot be let in: {error}") from None
+        control = self._armed(comm)
+        if control is None:
+            raise TransportError("a rank died while another one was let in")
+        self.adopt(comm, control, tuple(ranks.tolist()))
 
     @staticmethod
     def _duplicate(comm: MPI.Intracomm) -> MPI.Intracomm:
