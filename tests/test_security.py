@@ -10,7 +10,7 @@ import socket
 import stat
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -214,14 +214,16 @@ def engine_info(cluster):
 
 
 @contextmanager
-def connected(kind, interface, port, identity=b""):
+def connected(kind, info, name, *, keys=True):
+    """A socket to a port of the controller, with the keys to it, or as a stranger."""
     context = zmq.Context()
     out = context.socket(kind)
-    out.linger = 2000
-    out.sndtimeo = 5000
-    if identity:
-        out.identity = identity
-    out.connect(f"{interface}:{port}")
+    out.linger = 5000 if keys else 100
+    out.sndtimeo = 5000 if keys else 100
+    if keys:
+        out.curve_serverkey = info["curve_serverkey"].encode()
+        out.curve_publickey, out.curve_secretkey = zmq.curve_keypair()
+    out.connect(f"{info['interface']}:{info[name]}")
     try:
         yield out
     finally:
@@ -230,7 +232,7 @@ def connected(kind, interface, port, identity=b""):
 
 
 def forgeries(ident):
-    """Messages that nobody with the key made, to the engine called ``ident``."""
+    """Messages that nobody with the signing key made, to the engine called ``ident``."""
     forger = Session(key=b"guessed")
     request = forger.serialize(forger.msg("ifog_request", {"what": "revoke", "cause": "forged"}))
     execute = forger.serialize(forger.msg("execute_request", {"code": "owned = True"}))
@@ -240,7 +242,6 @@ def forgeries(ident):
         [ident, *execute[:1], b"", *execute[2:]],
         [ident, b"garbage", b"\x00" * 10],
         [ident, b""],
-        [ident],
     ]
 
 
@@ -249,21 +250,33 @@ def test_forged_requests_change_nothing_and_are_counted(cluster):
     info = client_info(cluster)
     before = cluster.status().forged
     cell = cluster.submit("kept = 1\nfor _ in range(200): bf.neighbor_allreduce(torch.ones(3))")
-    for rank in range(4):
-        ident = cluster._line._ident(rank)
-        for port in (info["control"], info["mux"]):
-            with connected(zmq.DEALER, info["interface"], port) as out:
-                for message in forgeries(ident):
+    for name in ("control", "mux"):
+        with connected(zmq.DEALER, info, name) as out:
+            for rank in range(4):
+                for message in forgeries(cluster._line._ident(rank)):
                     out.send_multipart(message)
-    for port in (info["registration"], info["notification"], info["control"], info["mux"]):
-        with connected(zmq.DEALER, info["interface"], port) as out:
-            out.send_multipart([b"nobody", b"garbage"])
-            out.send(b"\xff" * 100_000)
     cell.wait(30).raise_for_error()
-    eventually(lambda: cluster.status().forged >= before + 4 * 2 * 3)
+    eventually(lambda: cluster.status().forged >= before + 4 * 2 * 5)
     assert "forged messages dropped" in str(cluster.status())
     assert cluster.run("bf.barrier()", timeout=10).status == "ok"
     assert cluster.pull("(kept, 'owned' in globals())") == dict.fromkeys(range(4), (1, False))
+
+
+@pytest.mark.mpi
+def test_without_the_keys_nobody_reaches_anything(cluster):
+    info = client_info(cluster)
+    for side in (info, engine_info(cluster)):
+        for name in ("registration", "control", "mux", "iopub"):
+            with connected(zmq.DEALER, side, name, keys=False) as out:
+                # One that breaks off would be glued to somebody else's next message.
+                for message in [*forgeries(cluster._line._ident(1)), [cluster._line._ident(1)]]:
+                    with suppress(zmq.Again):
+                        out.send_multipart(message)
+    with connected(zmq.SUB, info, "iopub", keys=False) as listener:
+        listener.subscribe(b"")
+        result = cluster.run("bf.barrier()\nprint('a secret')", timeout=10)
+        assert not listener.poll(500)
+    assert (result.status, len(result.outputs)) == ("ok", 4)
 
 
 @pytest.mark.mpi
@@ -275,7 +288,7 @@ def test_forged_events_never_reach_the_notebook(cluster, tmp_path):
     rows = pickle.dumps([["death", 0, 1.0, "forged"], Evil(tmp_path / "owned")])
     content = signed(rows)["content"]
     message = forger.serialize(forger.msg("ifog_events", content, parent=parent["header"]))
-    with connected(zmq.PUB, info["interface"], info["iopub"]) as out:
+    with connected(zmq.PUB, info, "iopub") as out:
 
         def told():
             out.send_multipart([b"engine.0.ifog_events", *message, rows])
