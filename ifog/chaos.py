@@ -41,6 +41,7 @@ for _k in range({rounds}):
 _mean = bf.allreduce(_x)
 _kept = kept
 """
+_KEEP = "kept = bf.rank()"
 Tell = Callable[[str], None]
 
 
@@ -217,7 +218,7 @@ class _Run:
 
     def _start(self) -> None:
         self._limited(self._cluster.start, _START_LIMIT)
-        self._limited(lambda: self._cluster.run("kept = bf.rank()", timeout=10), _LIMIT)
+        self._limited(lambda: self._cluster.run(_KEEP, timeout=10), _LIMIT)
         self._graph = "exponential"
 
     def _restart(self) -> None:
@@ -256,8 +257,9 @@ class _Run:
         if status.trouble:
             self._limited(self._cluster.heal, _LIMIT)
             self._done["healed"] += 1
-        elif hasattr(self._cluster, "respawn") and self._chance.random() < 0.5:
+        elif self._chance.random() < 0.5:
             self._limited(self._cluster.respawn, _START_LIMIT)
+            self._limited(lambda: self._cluster.run(_KEEP, dead, timeout=10), _LIMIT)
             self._done["respawned"] += 1
 
     def _check(self) -> None:
@@ -267,6 +269,8 @@ class _Run:
         whole = len(living) == n
         if whole and self._chance.random() < 0.3:
             self._graph = self._chance.choice(_GRAPHS)
+            # Windows that a fault left behind are laid out for the graph in use.
+            self._limited(lambda: self._cluster.run("bf.win_free()", timeout=10), _LIMIT)
             self._limited(lambda: self._cluster.set_topology(self._graph), _LIMIT)
         seed = self._chance.randrange(1 << 30)
         rounds = _ROUNDS if whole else _MIXED_ROUNDS
