@@ -69,7 +69,7 @@ def save(folder: str | Path, values: Values | None = None) -> tuple[str, ...]:
     try:
         own, error = _guarded(lambda: _written(part, packed or {}, names))
         files = tuple(RankFile(*fields) for fields in _agreed("bf.save", error, own))
-        first = current().rank == 0
+        first = current().rank == current().alive[0]
         _, error = _guarded(lambda: _commit(part, files) if first else None)
         _agreed("bf.save", error)
     except CheckpointError:
@@ -169,7 +169,7 @@ def _guarded(work: Callable[[], T]) -> tuple[T | None, str]:
 
 
 def _together(mine: Any) -> list[Any]:
-    """What each rank says, in rank order; anything that JSON knows."""
+    """What each living rank says, in rank order; anything that JSON knows."""
     data = torch.frombuffer(bytearray(json.dumps(mine).encode()), dtype=torch.uint8)
     count = torch.tensor([data.numel()], device="cpu")
     lengths = allgather(count, name="checkpoint").tolist()
@@ -184,7 +184,7 @@ def _agreed(task: str, error: str, mine: Any = None) -> list[Any]:
         CheckpointError: naming the first rank that failed, on every rank.
     """
     reports = _together([error, mine])
-    for rank, (trouble, _) in enumerate(reports):
+    for rank, (trouble, _) in zip(current().alive, reports, strict=True):
         if trouble:
             raise CheckpointError(f"{task}: rank {rank}: {trouble}; nothing was changed")
     return [report for _, report in reports]
@@ -213,10 +213,11 @@ def _common_names(lists: list[list[str]], *, strict: bool) -> list[str]:
     Raises:
         CheckpointError: a rank keeps others than rank 0 although names were given, or none.
     """
-    for rank, names in enumerate(lists):
+    for rank, names in zip(current().alive, lists, strict=True):
         if strict and set(names) != set(lists[0]):
             raise CheckpointError(
-                f"bf.save: rank {rank} keeps {sorted(names)}, rank 0 {sorted(lists[0])}; give the "
+                f"bf.save: rank {rank} keeps {sorted(names)}, rank {current().alive[0]} "
+                f"{sorted(lists[0])}; give the "
                 "same names on every rank; nothing was changed"
             )
     shared = set(lists[0]).intersection(*lists)
@@ -271,7 +272,8 @@ def _read(target: Path, names: Sequence[str] | None, rule: Rule) -> _Found:
     unknown = [name for name in names if name not in saved.names]
     if unknown:
         raise CheckpointError(f"{target} has no {unknown[0]!r}, only {', '.join(saved.names)}")
-    rank = current().rank
+    context = current()
+    rank = context.alive.index(context.rank)  # what counts is the place among those that live
     own = rank % saved.n
     ranks = range(saved.n) if rule == "average" else [own]
     files = {old: _opened(saved, old, names) for old in ranks}

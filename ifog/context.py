@@ -55,6 +55,7 @@ class Context:
         self.windows: dict[str, Window] = {}
         self.windows_carry_p = False
         self.timeline: Timeline | None = None
+        self.before: Callable[[str], None] | None = None  # called as each operation starts
         self.cell = 0  # 0: between cells
         self.healed = 0
         self.on_failure: Literal["stop", "heal"] = "stop"

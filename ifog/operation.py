@@ -57,6 +57,8 @@ def launch(
     """
     context = current()
     context.require(tuple(peers), op)
+    if context.before is not None:
+        context.before(op)
     kind = op + group
     key = f"{context.healed}.{context.cell}.{kind}.{name}"
     if not matched:

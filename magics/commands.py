@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ifog.errors import ArgumentError, ClusterError, NoClusterError
+from ifog.magics.chaos import chaos
 from ifog.magics.options import closest, parse_ranks, split_options, whole
 from ifog.magics.runner import DEFAULT_RANKS, Runner
+from ifog.magics.saves import load, save
 from ifog.magics.survival import heal, respawn
 from ifog.numbers import count, counted, number, rank_ranges
 
@@ -182,5 +184,8 @@ COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
     "interrupt": (_interrupt, "interrupt", "interrupt what the ranks do"),
     "heal": (heal, "heal", "go on without the ranks that died"),
     "respawn": (respawn, "respawn [--state model,opt]", "have ranks that died again"),
+    "save": (save, "save DIR [NAME...]", "keep variables of all ranks on the disk"),
+    "load": (load, "load DIR [-n 4]", "take them from there, also on another number of ranks"),
+    "chaos": (chaos, "chaos kill 2", "a single fault: kill, freeze, delay 1 200ms, drop 0->3"),
     "help": (_help, "help", "this list"),
 }

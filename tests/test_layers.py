@@ -21,7 +21,7 @@ LAYERS = (
     ("onesided",),
     ("checkpoint", "inference", "parameters", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
-    ("testing", "demo_ranks", "forgery", "iopub", "faults", "cargo", "newcomer"),
+    ("testing", "demo_ranks", "sabotage", "forgery", "iopub", "faults", "cargo", "newcomer"),
     ("engine", "px"),
     ("bench",),
     ("bluefog",),
