@@ -57,6 +57,7 @@ class Engine:
         # An await in a cell never returns in an ipyparallel engine; so it is a SyntaxError.
         shell.autoawait = False
         leave_by_error(shell)
+        self._show_others()
         _keep_line_numbers(shell.input_transformer_manager.cleanup_transforms)
         self.kernel.control_handlers["ifog_request"] = self._answer
         self._refusals = Refusals(self.kernel.session)
@@ -100,6 +101,16 @@ class Engine:
         self._shield()
         sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
         self._fail(error)
+
+    def _show_others(self) -> None:
+        """Let IPython show no error of a cell's syntax: it is reported as every error is."""
+        show = self.shell.showtraceback
+
+        def show_others(*arguments: Any, **options: Any) -> None:
+            if self._error is None and not isinstance(sys.exc_info()[1], SyntaxError):
+                show(*arguments, **options)
+
+        self.shell.showtraceback = show_others
 
     def _shield(self) -> None:
         """Let no late interrupt break the report of the end."""

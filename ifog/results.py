@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -118,8 +119,9 @@ def ending(error: RankError | None, rounds: int = 0) -> State:
     if error.wait is not None:
         return of_wait(error.wait)._replace(line=error.line, rounds=rounds)
     if error.ename == "RankDied":
-        return State("dead")
-    if error.ename == "NoAnswer":
+        found = re.search(r"died: ([^;]+)", error.evalue)
+        return State("dead", detail=found[1].strip() if found else "")
+    if error.ename in ("NoAnswer", "RankStopped"):
         return State("silent")
     if error.ename == "KeyboardInterrupt" or error.peer is not None:
         return State("computing", line=error.line, rounds=rounds)

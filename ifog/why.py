@@ -11,7 +11,17 @@ from typing import NamedTuple
 from ifog.holdups import Cause, Holdups, State, of_wait
 from ifog.numbers import counted, duration
 
-__all__ = ["Explanation", "Row", "State", "aligned", "explain", "of_wait", "operation", "spelled"]
+__all__ = [
+    "Explanation",
+    "Row",
+    "State",
+    "aligned",
+    "explain",
+    "listed",
+    "of_wait",
+    "operation",
+    "spelled",
+]
 
 _MOST_ROWS = 8
 _TOLD = 3  # causes, or operations, named in one sentence
@@ -242,7 +252,7 @@ class _Words:
         else:
             near = max(distances[rank] - 1, 0)
             peers = [p for p in state.peers if distances.get(p) == near and p != rank]
-            whom = f" for {_listed(peers or state.peers)}" if state.peers else ""
+            whom = f" for {listed(peers or state.peers)}" if state.peers else ""
             did = f"{'waited' if self._over else 'waits'}{whom}{_call(state)}"
             place.append(operation(state))
         return did, ", ".join(place)
@@ -298,7 +308,8 @@ def _runs(ranks: Iterable[int]) -> list[str]:
     ]
 
 
-def _listed(ranks: Iterable[int]) -> str:
+def listed(ranks: Iterable[int]) -> str:
+    """Ranks with spaces between, three or more in a row as a range: ``0-2 4 5``."""
     return " ".join(_runs(ranks))
 
 
@@ -314,7 +325,7 @@ def aligned(rows: Iterable[Row]) -> list[str]:
     """The rows as lines in three columns; a place equal to the one above it is left out."""
     table, above = [], ""
     for row in rows:
-        who = f"rank{'s' * (len(row.ranks) > 1)} {_listed(row.ranks)}"
+        who = f"rank{'s' * (len(row.ranks) > 1)} {listed(row.ranks)}"
         table.append((who, row.did, "" if row.place == above else row.place))
         above = row.place
     first, second = (max((len(line[k]) for line in table), default=0) for k in (0, 1))

@@ -25,7 +25,7 @@ def _briefly() -> Iterator[None]:
         yield
     except (IfogError, KeyboardInterrupt) as error:
         lines = [f"\x1b[31m{type(error).__name__}\x1b[0m: {error}"]
-        vars(error)["_render_traceback_"] = lambda: lines
+        vars(error).setdefault("_render_traceback_", lambda: lines)
         raise
 
 

@@ -11,6 +11,7 @@ from ifog.errors import ArgumentError, ClusterError, NoClusterError
 from ifog.magics.chaos import chaos
 from ifog.magics.options import closest, parse_ranks, split_options, whole
 from ifog.magics.runner import DEFAULT_RANKS, Runner
+from ifog.magics.stuck import interrupt, stacks, why
 from ifog.magics.saves import load, save
 from ifog.magics.survival import heal, respawn
 from ifog.numbers import count, counted, number, rank_ranges
@@ -155,16 +156,10 @@ def _dashboard(runner: Runner, line: str) -> None:
     display(dashboard)  # type: ignore[no-untyped-call]
 
 
-def _interrupt(runner: Runner, line: str) -> None:
-    _no_words(line, "interrupt")
-    runner.cluster().interrupt()
-    _say("interrupt sent to the ranks; their variables stay")
-
-
 def _help(runner: Runner, line: str) -> None:
     del line
     lines = [f"  %bf {usage:<27}{what}" for _, usage, what in COMMANDS.values()]
-    lines.append("  %%bf [--ranks 0,2:4] [--timeout S] [--no-wait]   run the cell on the ranks")
+    lines.append("  %%bf [--ranks 0,2:4] [--timeout S] [--stall S] [--no-wait]   run the cell")
     try:
         lines.append(f"{runner.cluster().n} ranks are running.")
     except NoClusterError:
@@ -181,7 +176,9 @@ COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
     "pull": (_pull, "pull NAME [--ranks 0,2:4]", "bring a variable of the ranks here"),
     "push": (_push, "push NAME...", "copy variables of the notebook to the ranks"),
     "dashboard": (_dashboard, "dashboard [PANEL...]", f"live panels: {', '.join(PANELS)}"),
-    "interrupt": (_interrupt, "interrupt", "interrupt what the ranks do"),
+    "why": (why, "why", "who waits for whom, now or when the last cell ended"),
+    "stacks": (stacks, "stacks [RANKS] [--all]", "where the ranks are in their code"),
+    "interrupt": (interrupt, "interrupt [RANKS]", "interrupt what the ranks do"),
     "heal": (heal, "heal", "go on without the ranks that died"),
     "respawn": (respawn, "respawn [--state model,opt]", "have ranks that died again"),
     "save": (save, "save DIR [NAME...]", "keep variables of all ranks on the disk"),

@@ -9,8 +9,8 @@ from ifog.magics.commands import COMMANDS, PANELS
 
 __all__ = ["complete_line", "matcher"]
 
-_OPTIONS = {"start": ("-n",), "pull": ("--ranks",), "push": ("--ranks",)}
-_CELL_OPTIONS = ("--ranks", "--timeout", "--no-wait")
+_OPTIONS = {"stacks": ("--all",), "start": ("-n",), "pull": ("--ranks",), "push": ("--ranks",)}
+_CELL_OPTIONS = ("--ranks", "--timeout", "--stall", "--no-wait")
 
 
 def complete_line(line: str, here: Iterable[str], ranks: Iterable[str]) -> list[str]:

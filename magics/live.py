@@ -23,8 +23,10 @@ from ifog.magics.render import (
     strip_html,
     strip_text,
 )
+from ifog.magics.report import report_html, report_of, report_text
 from ifog.magics.strip import Outcome, Strip, StripView
 from ifog.telemetry import EventLog, now
+from ifog.why import Explanation
 
 __all__ = ["Display", "Live", "NotebookScreen", "Screen", "TerminalScreen", "notice", "screen_of"]
 
@@ -112,6 +114,9 @@ class RunningCell(Protocol):
     ranks: tuple[int, ...]
     outputs: Any
 
+    @property
+    def stall(self) -> Explanation | None: ...
+
 
 class Live:
     """The display of one cell; call ``tick`` while it runs and ``finish`` when it is done."""
@@ -134,7 +139,7 @@ class Live:
         self._take()
         if self._screen.moves and now() >= self._due:
             start = now()
-            self._show_strip(self._strip.view(start))
+            self._show_strip(self._strip.view(start, self._cell.stall))
             self._output.draw()
             # A slow front end is asked less often.
             self._due = now() + max(_PERIOD, 3 * (now() - start))
@@ -219,14 +224,17 @@ class _Output:
 
     def finish(self, outcome: Outcome) -> None:
         self._fold.finish()
-        free = [] if outcome.status == "interrupted" else released(outcome.errors)
+        report = report_of(outcome)
         parts = self._parts([], _TAIL)
-        failed = failures(outcome.errors)
+        failed = [] if report is not None else failures(outcome.errors)
+        free = [] if report is not None else released(outcome.errors)
         if failed or free:
             last = parts.pop() if parts and not parts[-1].is_markdown else _Part(())
             parts.append(last._replace(failed=failed, free=free))
         self._shown[-1:] = [()] * len(self._shown[-1:])
         self._show(parts)
+        if report is not None:
+            self._screen.show(report_html(report), report_text(report))
 
     def _parts(self, tail: Sequence[Block], most: int) -> list[_Part]:
         blocks = self._fold.blocks

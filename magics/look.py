@@ -74,6 +74,8 @@ STYLE = (
     ".ifog-cell-out .ifog-cell-rich img{max-width:100%}"
     ".ifog-cell-out .ifog-cell-stderr{color:var(--ifog-wait-ink)}"
     ".ifog-cell-out .ifog-cell-error{color:var(--ifog-stall);font-weight:700}"
+    ".ifog-cell-out .ifog-cell-strong{font-weight:700}"
+    ".ifog-cell-out .ifog-cell-report{white-space:pre;overflow-x:auto;padding:8px 0}"
     "</style>"
 )
 

@@ -14,15 +14,19 @@ from ifog.numbers import rank_ranges
 
 __all__ = ["CellOptions", "closest", "parse_cell_line", "parse_ranks", "split_options", "whole"]
 
-_CELL_USAGE = "%%bf [--ranks 0,2:4] [--timeout SECONDS] [--no-wait]"
+_CELL_USAGE = "%%bf [--ranks 0,2:4] [--timeout SECONDS] [--stall SECONDS] [--no-wait]"
 
 
 class CellOptions(NamedTuple):
-    """The options of a ``%%bf`` cell; ``ranks`` is resolved when the cluster is known."""
+    """The options of a ``%%bf`` cell; ``ranks`` is resolved when the cluster is known.
+
+    ``stall`` is how long a wait may last before it is spoken of, and ended if nobody else can.
+    """
 
     ranks: str | None
     timeout: float | None
     wait: bool
+    stall: float | None = None
 
 
 def closest(word: str, choices: Sequence[str]) -> str:
@@ -77,24 +81,29 @@ def parse_cell_line(line: str) -> CellOptions:
     Raises:
         ArgumentError: something else than the options stands there.
     """
-    allowed = {"--ranks": True, "--timeout": True, "--no-wait": False}
+    allowed = {"--ranks": True, "--timeout": True, "--stall": True, "--no-wait": False}
     plain, found = split_options(line, allowed, _CELL_USAGE)
     if plain:
         raise ArgumentError(
             f"%%bf does not know {plain[0]!r}: code goes below the first line, commands such as "
             f"%bf status have one percent sign. Usage: {_CELL_USAGE}"
         )
-    timeout = _seconds(found["--timeout"]) if "--timeout" in found else None
-    return CellOptions(found.get("--ranks"), timeout, "--no-wait" not in found)
+    timeout = _seconds(found, "--timeout", 30)
+    stall = math.inf if found.get("--stall") == "off" else _seconds(found, "--stall", 5)
+    return CellOptions(found.get("--ranks"), timeout, "--no-wait" not in found, stall)
 
 
-def _seconds(text: str) -> float:
+def _seconds(found: Mapping[str, str], name: str, example: int) -> float | None:
+    if name not in found:
+        return None
     try:
-        seconds = float(text)
+        seconds = float(found[name])
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise ArgumentError(f"--timeout is {text!r}; give seconds above 0, such as --timeout 30")
+        raise ArgumentError(
+            f"{name} is {found[name]!r}; give seconds above 0, such as {name} {example}"
+        )
     return seconds
 
 

@@ -22,6 +22,7 @@ from ifog.numbers import count, rank_ranges
 
 __all__ = [
     "Released",
+    "folded",
     "markdown",
     "output_html",
     "output_text",
@@ -132,7 +133,7 @@ def _block_html(block: Block) -> str:
     width = prefix_width([(rank,) for rank in block.ranks])
     lines = "\n".join(f"{_label((rank,)):<{width}}{line}" for rank, line in block.in_order())
     caption = f"{_spread_caption(spread)}{len(spread.values)} values, click to unfold"
-    return text + _details(caption, lines)
+    return text + folded(caption, lines)
 
 
 def _failure_html(failure: Failure) -> str:
@@ -140,7 +141,7 @@ def _failure_html(failure: Failure) -> str:
     if not failure.traceback:
         return head + (f'<div class="ifog-cell-muted">{escape(failure.place)}</div>')
     place = f"{failure.place}; " if failure.place else ""
-    return head + _details(f"{place}full traceback folded, click to open", failure.traceback)
+    return head + folded(f"{place}full traceback folded, click to open", failure.traceback)
 
 
 def markdown(block: Block) -> str:
@@ -150,7 +151,8 @@ def markdown(block: Block) -> str:
     return f"`{_label(block.ranks)}`\n\n{block.data['text/markdown']}"
 
 
-def _details(caption: str, body: str) -> str:
+def folded(caption: str, body: str) -> str:
+    """A caption that opens what is beneath it."""
     return f"<details><summary>{escape(caption)}</summary>{escape(body.rstrip())}</details>"
 
 

@@ -9,16 +9,17 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ifog.errors import ClusterError, IfogError, NoClusterError
+from ifog.errors import CellError, ClusterError, DeadlineError, IfogError, NoClusterError
 from ifog.magics.failures import failures, message
 from ifog.magics.live import Display, Live, Screen, notice
 from ifog.magics.options import CellOptions, parse_ranks
+from ifog.magics.report import report_of
 from ifog.magics.source import prepare
 from ifog.numbers import counted, duration, rank_ranges
 from ifog.telemetry import now
 
 if TYPE_CHECKING:
-    from ifog.cluster import Cell, Cluster
+    from ifog.cluster import Cell, CellResult, Cluster
 
 __all__ = ["DEFAULT_RANKS", "Runner"]
 
@@ -38,6 +39,7 @@ class Runner:
         self.shell = shell
         self.screen = screen
         self.names: set[str] = set()
+        self.last: CellResult | None = None
         self._home = home
         self._running: list[Cell] = []
 
@@ -134,37 +136,52 @@ class Runner:
         ranks = parse_ranks(options.ranks, cluster.n)
         self.require_idle(ranks or range(cluster.n), "%%bf")
         cursor, _ = cluster.events.since(sys.maxsize)
-        cell = cluster.submit(source.code, ranks, timeout=options.timeout)
+        extra = {} if options.stall is None else {"stall": options.stall}
+        cell = cluster.submit(source.code, ranks, timeout=options.timeout, **extra)
         self.names |= source.names
         live = Live(self.screen, cell, cluster.n, cluster.events, cursor)
         if options.wait:
-            _watch(live, cell)
+            self._watch(live, cell)
             return
         self._running.append(cell)
         live.tick()
         context = contextvars.copy_context()  # knows below which cell to display
-        threading.Thread(target=context.run, args=(_follow, live, cell), daemon=True).start()
+        threading.Thread(target=context.run, args=(self._follow, live, cell), daemon=True).start()
+
+    def _watch(self, live: Live, cell: Cell) -> None:
+        try:
+            result = cell.wait(on_tick=live.tick)
+        except (IfogError, KeyboardInterrupt) as error:
+            live.abandon(error)
+            raise
+        self.last = result
+        live.finish(result)
+        failure = _exception(result)
+        if failure is not None:
+            raise failure
+
+    def _follow(self, live: Live, cell: Cell) -> None:
+        """Keep the display of a cell that nobody waits for; its errors show there."""
+        try:
+            self.last = cell.wait(on_tick=live.tick)
+            live.finish(self.last)
+        except IfogError as error:
+            live.abandon(error)
 
 
-def _watch(live: Live, cell: Cell) -> None:
-    try:
-        result = cell.wait(on_tick=live.tick)
-    except (IfogError, KeyboardInterrupt) as error:
-        live.abandon(error)
-        raise
-    live.finish(result)
+def _exception(result: CellResult) -> BaseException | None:
+    """What a cell raises in the notebook: the whole story for programs, a word for the eye."""
+    if result.status == "ok":
+        return None
+    error: BaseException
+    report = report_of(result)
+    told = [] if report is None else [report.headline]
     if result.status == "interrupted" and not failures(result.errors):
-        back = f"{len(result.ranks)} rank{'s' * (len(result.ranks) != 1)}"
-        raise KeyboardInterrupt(f"{back} came back, variables are intact; run the next cell")
-    try:
-        result.raise_for_error()
-    except ClusterError as error:  # the same, in the words of what stands above it
-        raise type(error)(message(result.errors)) from None
-
-
-def _follow(live: Live, cell: Cell) -> None:
-    """Keep the display of a cell that nobody waits for; its errors show there."""
-    try:
-        live.finish(cell.wait(on_tick=live.tick))
-    except IfogError as error:
-        live.abandon(error)
+        error = KeyboardInterrupt(" ".join([*told, *([] if report is None else [report.ending])]))
+    else:
+        told += [message(result.errors)] if result.status != "stalled" else []
+        kind = DeadlineError if result.status == "timeout" else CellError
+        error = kind("\n".join(filter(None, told)))
+    line = f"\x1b[31m{type(error).__name__}\x1b[0m, told above"
+    vars(error)["_render_traceback_"] = lambda: [line]
+    return error

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+from IPython.core.displayhook import DisplayHook
+
 from ifog.errors import CellError
 
 __all__ = ["Source", "prepare"]
@@ -44,7 +46,20 @@ def prepare(cell: str, transform: Callable[[str], str]) -> Source:
         raise CellError(_explain(error)) from None
     except ValueError as error:  # a null byte
         raise CellError(f"the cell is no Python: {error}; nothing was sent") from None
-    return Source(code, frozenset(_names(tree)))
+    return Source(_muted(code, tree), frozenset(_names(tree)))
+
+
+def _muted(code: str, tree: ast.Module) -> str:
+    """The code, with a last expression of no value behind one that ends in a semicolon.
+
+    IPython looks for the semicolon in its history, which the ranks do not keep.
+    """
+    last = tree.body[-1] if tree.body else None
+    if not isinstance(last, ast.Expr) or code.lstrip().startswith("%%"):
+        return code
+    ends: Callable[[str], bool] = DisplayHook.semicolon_at_end_of_expression
+    quiet = ends(code)
+    return f"{code.rstrip()}\nNone" if quiet else code
 
 
 def _names(tree: ast.Module) -> set[str]:

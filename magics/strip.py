@@ -21,9 +21,10 @@ from ifog.folds import (
 )
 from ifog.magics.failures import Raised, primary, released, summary
 from ifog.numbers import count, duration, number, percent, size
-from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WaitEvent, WatchEvent
+from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WatchEvent
+from ifog.why import Explanation
 
-__all__ = ["Outcome", "Strip", "StripView", "waiting_sentence"]
+__all__ = ["Outcome", "Strip", "StripView"]
 
 _SPARK = 48  # points of the small curve
 
@@ -45,6 +46,10 @@ class Outcome(Protocol):
     def status(self) -> str: ...  # noqa: D102
     @property
     def errors(self) -> Mapping[int, Any]: ...  # noqa: D102
+    @property
+    def finished(self) -> Mapping[int, int]: ...  # noqa: D102
+    @property
+    def why(self) -> Explanation | None: ...  # noqa: D102
 
 
 class StripView(NamedTuple):
@@ -85,8 +90,8 @@ class Strip:
         """Take events of any cell; those of other cells are passed over."""
         fold_throughput(self._state, [event for event in events if self._is_mine(event)])
 
-    def view(self, now: float) -> StripView:
-        """The strip of the running cell at the time ``now``."""
+    def view(self, now: float, stall: Explanation | None = None) -> StripView:
+        """The strip of the running cell at the time ``now``; ``stall``: who holds up whom."""
         ranks = self._state.ranks
         states = tuple(
             (r, rank_state(ranks, r, now) if r in self._mine else "absent") for r in self._ranks
@@ -97,10 +102,10 @@ class Strip:
             waiting = sum(state in ("waiting", "stalled") for _, state in states)
             figures.append(("", _stop_sentence(self._raised, waiting)))
             return StripView("stopped", states, tuple(figures), (), "", elapsed)
-        slow = any(state == "stalled" for _, state in states)
-        if slow:
-            figures.append(("", waiting_sentence(ranks.waits, dict(states))))
-            return StripView("slow", _calm(states), tuple(figures), (), "", elapsed)
+        states = _calm(states)
+        if stall is not None:
+            figures.append(("", stall.short))
+            return StripView("slow", states, tuple(figures), (), "", elapsed)
         figures += [("", " ".join(pair)) for pair in self._rates(now)]
         error = number(self._errors[-1]) if self._errors else ""
         word = "running" if self._mine else "starting"
@@ -115,7 +120,10 @@ class Strip:
             return StripView("interrupted", (), self._interrupted(outcome), (), "", elapsed)
         rounds = (("round", count(outcome.rounds)),) if outcome.rounds else ()
         causes = primary(outcome.errors)
-        if outcome.status == "timeout":
+        if outcome.status == "stalled" and outcome.why is not None:
+            figures = (*rounds, ("", outcome.why.short))
+            causes = {}
+        elif outcome.status == "timeout":
             figures = (*rounds, ("", f"no end after {elapsed}; {_ranks_of(outcome)} interrupted"))
             causes = {}
         else:
@@ -150,16 +158,12 @@ class Strip:
         view = view_throughput(self._state, now)
         return [] if view["empty"] else [view["figures"][0], view["figures"][1][:1]]
 
-    def _interrupted(self, outcome: Outcome) -> tuple[tuple[str, str], ...]:
+    @staticmethod
+    def _interrupted(outcome: Outcome) -> tuple[tuple[str, str], ...]:
         # A rank that died does not come back; one that was interrupted or released does.
         gone = [e for e in primary(outcome.errors).values() if e.ename != "KeyboardInterrupt"]
         back = len(outcome.ranks) - len(gone)
-        figures = [("", f"{back} of {_ranks_of(outcome)} came back")]
-        rounds = {self._state.ranks.rounds.get(rank, 0) for rank in outcome.ranks} - {0}
-        if rounds:
-            ends = " or ".join(count(r) for r in sorted({min(rounds), max(rounds)}))
-            figures.append(("", f"last finished round {ends}"))
-        return tuple(figures)
+        return (("", f"{back} of {_ranks_of(outcome)} came back"),)
 
 
 def _calm(states: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
@@ -195,41 +199,3 @@ def _stop_sentence_of(errors: Mapping[int, Raised]) -> str:
     free = sum(len(ranks) for ranks, _ in released(errors))
     tail = f"; {free} rank{'s' * (free != 1)} released" if free else ""
     return summary(errors) + tail
-
-
-def waiting_sentence(waits: Mapping[int, WaitEvent], states: Mapping[int, str]) -> str:
-    """Who holds up how many: ``7 ranks wait for rank 5, still computing``.
-
-    Ranks that wait for a rank that waits count too; a wait without a rank at its end is a cycle.
-    """
-    causes: set[int] = set()
-    for rank in waits:
-        causes |= _ends(rank, waits)
-    held = [rank for rank in waits if not causes or _ends(rank, waits)]
-    who = f"{len(held)} rank{'s wait' if len(held) != 1 else ' waits'} for "
-    if not causes:
-        return f"{who}each other" if len(held) > 1 else f"{who}itself"
-    finished = [r for r in causes if states.get(r) == "finished"]
-    absent = [r for r in causes if r not in states]
-    named = sorted(finished or absent or causes)
-    verb = "has" if len(named) == 1 else "have"
-    end = "still computing"
-    if finished:
-        end = f"which {verb} finished the cell"
-    elif absent:
-        end = f"which {'is' if len(named) == 1 else 'are'} not in this cell"
-    return f"{who}rank{'s' * (len(named) != 1)} {listing(named)}, {end}"
-
-
-def _ends(rank: int, waits: Mapping[int, WaitEvent]) -> set[int]:
-    """The ranks that do not wait themselves at the ends of all paths from ``rank``."""
-    ends: set[int] = set()
-    seen, queue = {rank}, [rank]
-    while queue:
-        for peer in waits[queue.pop()].peers:
-            if peer not in waits:
-                ends.add(peer)
-            elif peer not in seen:
-                seen.add(peer)
-                queue.append(peer)
-    return ends

@@ -17,7 +17,8 @@ class FakeCell:
         self.seq, self.code, self.ranks, self.timeout = seq, code, ranks, timeout
         self.started = time.time()
         self.outputs = []
-        self.status, self.errors = "ok", {}
+        self.status, self.errors, self.stall = "ok", {}, None
+        self.finished, self.explained = {}, None
         self.held = False
 
     def done(self):
@@ -30,8 +31,21 @@ class FakeCell:
             on_tick()
         on_tick()
         return CellResult(
-            self.seq, self.ranks, 0.5, 0, 0, 0.0, self.status, self.errors, tuple(self.outputs)
+            self.seq,
+            self.ranks,
+            0.5,
+            0,
+            0,
+            0.0,
+            self.status,
+            self.errors,
+            tuple(self.outputs),
+            self.finished,
+            self.explained,
         )
+
+    def why(self):
+        return self.stall
 
 
 def go(cell):
@@ -42,11 +56,22 @@ def hold(cell):
     cell.held = True
 
 
+class FakeAnswer:
+    def __init__(self, content):
+        self._content = content
+
+    def wait(self, _):
+        return self._content is not None
+
+    def result(self):
+        return {"content": self._content}
+
+
 class FakeCluster:
     def __init__(self, n, home):
         self.n, self.events, self.running, self.home = n, EventLog(), False, home
         self.cells, self.calls, self.variables = [], [], {}
-        self.prepare = go
+        self.prepare, self.answers = go, {}
 
     def start(self, progress):
         if self.home.cluster is not None and self.home.cluster.running:
@@ -54,9 +79,10 @@ class FakeCluster:
         progress("connecting")
         self.running, self.home.cluster = True, self
 
-    def submit(self, code, ranks=None, *, timeout=None):
+    def submit(self, code, ranks=None, *, timeout=None, stall=1.0):
         chosen = tuple(range(self.n)) if ranks is None else tuple(ranks)
         cell = FakeCell(len(self.cells) + 1, code, chosen, timeout)
+        cell.patience = stall
         self.prepare(cell)
         self.cells.append(cell)
         return cell
@@ -81,8 +107,15 @@ class FakeCluster:
         progress("connecting")
         self.calls.append(("restart",))
 
-    def interrupt(self):
-        self.calls.append(("interrupt",))
+    def running_cells(self):
+        return [cell for cell in self.cells if cell.held]
+
+    def ask(self, ranks, what, **content):
+        self.calls.append((what, tuple(ranks), content))
+        return {rank: FakeAnswer(self.answers[rank]) for rank in ranks if rank in self.answers}
+
+    def interrupt(self, ranks=None):
+        self.calls.append(("interrupt", ranks))
         for cell in self.cells:
             cell.held = False
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ifog.magics.failures import failures, released
 from ifog.magics.fold import Fold
 from ifog.magics.render import output_text, prefix_width
+from ifog.why import Explanation
 
 
 class Output(NamedTuple):
@@ -36,6 +37,8 @@ class Result(NamedTuple):
     wait: float = 0.23
     status: str = "ok"
     errors: Mapping = MappingProxyType({})
+    finished: Mapping = MappingProxyType({})
+    why: Explanation | None = None
 
 
 def folded(*outputs):

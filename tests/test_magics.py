@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import SimpleNamespace
 
@@ -18,6 +19,8 @@ from ifog.magics import load_ipython_extension, unload_ipython_extension
 from ifog.magics.bf import BfMagics
 from ifog.magics.options import parse_cell_line, parse_ranks
 from ifog.magics.source import prepare
+from ifog.telemetry import WaitEvent
+from ifog.why import State, explain, of_wait
 
 
 def completions(shell, text):
@@ -80,8 +83,10 @@ def test_wrong_ranks_are_refused_naming_those_there_are(text):
 
 
 def test_cell_options_are_read_in_any_order():
-    assert parse_cell_line("--no-wait --timeout 2.5 --ranks=0,2:4") == ("0,2:4", 2.5, False)
-    assert parse_cell_line("") == (None, None, True)
+    line = "--no-wait --timeout 2.5 --stall 9 --ranks=0,2:4"
+    assert parse_cell_line(line) == ("0,2:4", 2.5, False, 9.0)
+    assert parse_cell_line("") == (None, None, True, None)
+    assert parse_cell_line("--stall off").stall == math.inf
 
 
 @pytest.mark.parametrize(
@@ -91,6 +96,7 @@ def test_cell_options_are_read_in_any_order():
         ("--timeout", "needs a value"),
         ("--timeout 0", "above 0"),
         ("--timeout soon", "above 0"),
+        ("--stall 0", "--stall is '0'; give seconds above 0"),
         ("print(1)", "below the first line"),
         ("'", "cannot read"),
     ],
@@ -168,8 +174,9 @@ def test_an_error_of_a_cell_shows_no_frame_of_ifog(bench, capsys):
     result = bench.shell.run_cell("%%bf\nx")
     assert isinstance(result.error_in_exec, CellError)
     shown = capsys.readouterr().out
-    assert "CellError" in shown
-    assert "lr must be positive" in shown
+    assert "CellError\x1b[0m, told above" in shown
+    assert "lr must be positive" not in shown  # it stands in the output already
+    assert "lr must be positive" in str(result.error_in_exec)
     assert "runner.py" not in shown
 
 
@@ -210,6 +217,42 @@ def test_indented_cells_and_leading_empty_lines_keep_their_line_numbers(shell):
 def test_what_ipython_understands_is_sent_to_the_ranks(bench, body):
     bench.cell("", body)
     assert len(bench.home.cluster.cells) == 1
+
+
+@pytest.mark.parametrize(("body", "last"), [("x = 1\n5;", "None"), ("5; # no", "None"), ("5", "5")])
+def test_a_semicolon_keeps_a_value_from_being_shown(bench, body, last):
+    bench.cell("", body)
+    assert bench.home.cluster.cells[0].code.splitlines()[-1] == last
+
+
+def test_a_stall_is_shown_live_reported_and_raised_in_few_words(bench):
+    bench.line("start")
+    wait = WaitEvent(0, 5.0, "barrier", "", 0, (1,), 1.0, line=3)
+    why = explain({0: of_wait(wait), 1: State("finished")}, 5.0, over=True)
+
+    def stall(cell):
+        cell.status, cell.explained = "stalled", why
+        cell.errors = {0: RankError("PeerFailedError", "stopped", 3, "", 0, "", wait)}
+        cell.stall, cell.finished = why, {0: 0, 1: 0}
+
+    bench.home.cluster.prepare = stall
+    with pytest.raises(CellError, match="^Stopped: rank 1 had finished this cell; 1 rank was wait"):
+        bench.cell("", "x")
+    assert "stopped  1 rank waited for rank 1, which had finished this cell" in bench.screen.text
+    assert bench.screen.displays[-1].text.splitlines() == [
+        "Stopped: rank 1 had finished this cell; 1 rank was waiting and has been released.",
+        "",
+        "rank 1  had finished this cell",
+        "rank 0  waited for 1            cell line 3, barrier",
+        "",
+        "All variables are intact; run the next cell.",
+    ]
+
+
+def test_the_patience_of_a_cell_reaches_the_cluster(bench):
+    bench.cell("--stall 7", "x")
+    bench.cell("", "x")
+    assert [cell.patience for cell in bench.home.cluster.cells] == [7.0, 1.0]
 
 
 # --no-wait
@@ -323,11 +366,58 @@ def test_push_copies_variables_of_the_notebook(bench):
     assert bench.home.cluster.calls == [("push", {"a": 1, "b": "two"}, None)]
 
 
+def test_why_explains_running_cells_and_repeats_the_last_report(bench, capsys):
+    bench.line("start")
+    bench.line("why")
+    assert capsys.readouterr().out == "no cell runs, so no rank waits\n"
+    bench.home.cluster.prepare = fail(r1=BAD, r0=FREE)
+    with pytest.raises(CellError):
+        bench.cell("", "x")
+    bench.home.cluster.prepare = hold
+    bench.cell("--no-wait", "x")
+    states = {0: of_wait(WaitEvent(0, 5.0, "barrier", "", 0, (1,), 1.0, line=3))}
+    cell = bench.home.cluster.cells[-1]
+    cell.stall = explain(states | {1: State("computing")}, 5.0)
+    capsys.readouterr()
+    bench.line("why")
+    assert capsys.readouterr().out.splitlines() == [
+        "Rank 1 still computes; 1 rank waits for it.",
+        "",
+        "rank 1  still computes",
+        "rank 0  waits for 1     cell line 3, barrier",
+    ]
+    bench.line("interrupt")
+
+
+def test_stacks_that_are_equal_are_shown_once(bench, capsys):
+    bench.line("start")
+    stack = {"cell": 1, "stack": "line 2\n-->    2 bf.barrier()"}
+    bench.home.cluster.answers = {0: stack, 1: stack, 2: {"cell": None, "stack": ""}, 3: None}
+    bench.line("stacks")
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        "[0-1] line 2",
+        "    -->    2 bf.barrier()",
+        "[2] is idle",
+        "[3] does not answer",
+    ]
+    bench.line("stacks 2: --all")
+    assert bench.home.cluster.calls[-1] == ("stacks", (2, 3), {"every": True})
+
+
+def test_an_interrupt_may_name_its_ranks(bench, capsys):
+    bench.line("start")
+    bench.line("interrupt 1,3")
+    assert bench.home.cluster.calls == [("interrupt", (1, 3))]
+    assert "interrupt sent to ranks 1 and 3" in capsys.readouterr().out
+    with pytest.raises(ArgumentError, match="0-3"):
+        bench.line("interrupt 7")
+
+
 # Completion
 
 
 def test_commands_topologies_and_options_are_completed(bench):
-    assert bench.complete("%bf sta") == ["start", "status"]
+    assert bench.complete("%bf sta") == ["stacks", "start", "status"]
     assert bench.complete("%bf topology ri") == ["ring"]
     assert set(bench.complete("%bf topology ")) == set(topology.names())
     assert bench.complete("%bf start -") == ["-n"]

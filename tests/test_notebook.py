@@ -174,7 +174,7 @@ def test_interrupting_the_kernel_interrupts_the_ranks_and_keeps_variables(notebo
     assert time.monotonic() - begun < 30
     assert error.ename == "KeyboardInterrupt"
     assert "interrupted  4 of 4 ranks came back" in shown
-    assert "last finished round" in shown
+    assert "Last finished round" in shown
     assert "[0-3] (3,)" in notebook.run("%%bf\ntuple(bf.allreduce(x).shape)")
 
 

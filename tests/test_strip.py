@@ -7,7 +7,7 @@ from outputs import RankError, Result, parsed
 
 from ifog.magics.failures import released
 from ifog.magics.render import strip_html, strip_text
-from ifog.magics.strip import Strip, waiting_sentence
+from ifog.magics.strip import Strip
 from ifog.numbers import number
 from ifog.telemetry import (
     CellEnd,
@@ -16,6 +16,7 @@ from ifog.telemetry import (
     WaitEvent,
     WatchEvent,
 )
+from ifog.why import State, explain, of_wait
 
 
 def start(seq=1, n=4, t=100.0, ranks=None):
@@ -73,41 +74,27 @@ def test_strip_shows_the_error_of_the_first_watched_tensor():
     assert len(view.spark) == 2
 
 
-def test_strip_turns_slow_when_a_wait_passes_a_second():
+def test_strip_says_who_holds_up_whom_and_its_glyphs_stay_calm():
     strip = Strip(1, range(4), 4, 100.0)
     strip.feed(start())
     waits = [WaitEvent(r, 101.5, "barrier", "", 0, (2,), 100.1) for r in (0, 1, 3)]
     strip.feed(waits)
-    view = strip.view(101.6)
+    stall = explain({e.rank: of_wait(e) for e in waits} | {2: State("computing")}, 101.6)
+    view = strip.view(101.6, stall)
     assert view.word == "slow"
     assert view.figures[-1] == ("", "3 ranks wait for rank 2, still computing")
     assert dict(view.glyphs) == {0: "waiting", 1: "waiting", 2: "computing", 3: "waiting"}
+    assert strip.view(101.6).word == "running"
 
 
-def wait_for(**peers):
-    return {
-        int(rank[1:]): WaitEvent(int(rank[1:]), 1.0, "op", "", 0, tuple(waited), 0.0)
-        for rank, waited in peers.items()
-    }
-
-
-def test_indirect_waiters_are_counted():
-    waits = wait_for(r0=[1], r1=[2], r3=[2])
-    states = {0: "waiting", 1: "waiting", 2: "computing", 3: "waiting"}
-    assert waiting_sentence(waits, states) == "3 ranks wait for rank 2, still computing"
-
-
-def test_a_cycle_is_named_as_one():
-    waits = wait_for(r0=[1], r1=[0])
-    assert (
-        waiting_sentence(waits, dict.fromkeys(range(2), "waiting")) == "2 ranks wait for each other"
+def test_strip_closes_a_stall_with_its_cause():
+    waits = {r: State("waiting", 1.0, "barrier", "", 0, (2,)) for r in (0, 1, 3)}
+    why = explain(waits | {2: State("finished")}, 3.0, over=True)
+    errors = {r: RankError("PeerFailedError", "", peer=0) for r in waits}
+    result = Result(seconds=2.5, rounds=0, status="stalled", errors=errors, why=why)
+    assert plain(Strip(1, range(4), 4, 0.0).close(result)) == (
+        "stopped  3 ranks waited for rank 2, which had finished this cell  2.50 s"
     )
-
-
-def test_a_rank_that_finished_is_named_before_one_that_computes():
-    waits = wait_for(r0=[1, 2])
-    states = {0: "waiting", 1: "computing", 2: "finished"}
-    assert waiting_sentence(waits, states) == "1 rank waits for rank 2, which has finished the cell"
 
 
 def test_strip_closes_with_totals():
@@ -137,13 +124,13 @@ def test_a_rank_that_died_did_not_raise():
     assert released(errors) == [((0,), "released: rank 1 died")]
 
 
-def test_strip_of_an_interrupt_names_the_last_rounds():
+def test_strip_of_an_interrupt_counts_who_came_back():
     strip = Strip(1, range(2), 2, 100.0)
     strip.feed(start(n=2) + rounds(n=2, steps=3)[:-1])
     stopped = {r: RankError("KeyboardInterrupt", "") for r in range(2)}
     result = Result((0, 1), 2.23, 3, 0, 0.0, "interrupted", stopped)
     assert plain(strip.close(result)) == (
-        "interrupted  2 of 2 ranks came back  last finished round 2 or 3  2.23 s"
+        "interrupted  2 of 2 ranks came back  2.23 s"
     )
 
 
