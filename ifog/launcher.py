@@ -46,8 +46,9 @@ _ENGINE = (
     # Signals and deaths go without ipyparallel's nanny, which would be one more process a rank.
     "--IPEngine.enable_nanny=False",
     "--IPEngine.timeout=60",
-    "--IPEngine.max_heartbeat_misses=600",
 )
+# To count heartbeats missed an engine listens on a socket, which the guard makes needless.
+_HEARTBEATS = "--IPEngine.max_heartbeat_misses={}"
 _ENGINE_TIMEOUT = 60.0
 _LOG_LINES = 25
 
@@ -130,7 +131,7 @@ class Job:
         self._processes.start_engines_sync(
             self.n,
             environment=environment,
-            engine_args=list(_ENGINE),
+            engine_args=[*_ENGINE, _HEARTBEATS.format(0 if self._sealed else 600)],
             session_dir=str(self._home / "session"),
             memory_dir=str(self._memory),
             sealed=self._sealed,

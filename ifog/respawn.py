@@ -125,14 +125,15 @@ def around(
             chosen = None if rank in kept else list(names)
             source = source if source in kept else min(kept)
             futures[rank] = fresh.apply(rank, "request", "regain", folder, source, chosen)
-        fresh.gather(futures, _KEEP_TIMEOUT, "bringing variables back")
+        bound = fresh.gather(futures, _KEEP_TIMEOUT, "bringing variables back")
         for path in fresh.files.iterdir():
             path.unlink()
     except BaseException:
         fresh.stop()
         raise
     line.stop()
-    refused: dict[str, str] = {}
+    missing = {name for rank in sources for name in set(names) - set(bound[rank])}
+    refused = dict.fromkeys(missing, "there is none")
     for answer in kept.values():
         refused |= answer["refused"]
     told = f"{n} fresh ranks have the variables of {named(kept)}"

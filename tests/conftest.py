@@ -28,7 +28,8 @@ def cluster(four_ranks: Cluster) -> Cluster:
     if not four_ranks.running:
         four_ranks.start()
     four_ranks.interrupt()
-    if four_ranks.status().trouble:
+    status = four_ranks.status()
+    if status.trouble or any(row.state == "dead" for row in status.rows):
         four_ranks.restart()
     four_ranks.run(_CLEAN, timeout=20).raise_for_error()
     four_ranks.set_topology("exponential")
