@@ -37,8 +37,10 @@ class Control(Protocol):
     def send_interrupt(self, ranks: Sequence[int], seq: int) -> None:
         """Interrupt the ranks if they run cell ``seq``."""
 
-    def send_revoke(self, ranks: Sequence[int], cause: str, *, deep: bool = False) -> None:
-        """Make waits on these ranks end with an error; ``deep``: also in the user's own MPI."""
+    def send_revoke(
+        self, ranks: Sequence[int], seq: int, cause: str, *, deep: bool = False
+    ) -> None:
+        """Make waits in cell ``seq`` end with an error; ``deep``: also in the user's own MPI."""
 
     def ask(self, ranks: Sequence[int], what: str) -> Mapping[int, Any]:
         """Futures of the answers of these ranks' control threads."""
@@ -144,7 +146,7 @@ class Cell:
 
     def _revoke(self, cause: str, *, deep: bool = False) -> None:
         self._revoked = max(self._revoked, 2 if deep else 1)
-        self._control.send_revoke(self.missing(), cause, deep=deep)
+        self._control.send_revoke(self.missing(), self.seq, cause, deep=deep)
         self._control.send_interrupt(self._unstopped(), self.seq)
 
     @property

@@ -274,14 +274,16 @@ class Cluster:
         """Interrupt the ranks if they run cell ``seq``; does not block."""
         self.ask(ranks, "interrupt", cell=seq)
 
-    def send_revoke(self, ranks: Sequence[int], cause: str, *, deep: bool = False) -> None:
-        """End waits on these ranks with an error that names ``cause``; does not block."""
+    def send_revoke(
+        self, ranks: Sequence[int], seq: int, cause: str, *, deep: bool = False
+    ) -> None:
+        """End waits in cell ``seq`` with an error that names ``cause``; does not block."""
         self._wounded = True
         line, lost = self._line, {}
         if line is not None and cause.startswith(("RankDied", "RankStopped")):
             # The ranks may have healed inside the cell before this news comes.
             lost = {"lost": [*line.dead, *line.stopped]}
-        self.ask(ranks, "revoke", cause=cause, deep=deep, **lost)
+        self.ask(ranks, "revoke", cell=seq, cause=cause, deep=deep, **lost)
 
     def nudge(self) -> None:
         """Make the keeper look at the cells now."""

@@ -132,9 +132,9 @@ class Engine:
         from ifog.faults import describe
 
         progress = self.context.progress
-        cut = isinstance(error, PeerFailedError | DeadlineError | KeyboardInterrupt)
         if isinstance(error, PeerFailedError):  # an error of one's own explains more
             error = progress.first_untold() or error
+        cut = isinstance(error, PeerFailedError | DeadlineError | KeyboardInterrupt)
         # An interrupt that could only end a call into MPI by revoking what it waited on.
         broken = [e for e in (error, error.__context__) if type(e).__module__.startswith("mpi4py")]
         fields = describe(error)
@@ -182,7 +182,8 @@ class Engine:
             if self.cell is not None and self.cell == content["cell"]:
                 self._interrupted = True
                 signal.pthread_kill(main_thread, signal.SIGINT)
-        elif what == "revoke":
+        elif what == "revoke" and content.get("cell", self.cell) == self.cell:
+            # A rank that is through may have healed: what comes late must not stop the next cell.
             self.context.abort(content["cause"], content.get("lost"))
             if content.get("deep") and self._is_using_mpi():
                 from ifog.transport.world import revoke_world

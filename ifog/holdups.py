@@ -132,7 +132,8 @@ class Holdups:
         for reached in self.reach.values():
             everybody |= reached
         for rank, state in self.states.items():
-            if everybody >> rank & 1 and rank not in self.waits:
+            failed = state.kind in ("dead", "raised")
+            if (everybody >> rank & 1 or failed) and rank not in self.waits:
                 groups.setdefault((state.kind, state.detail), []).append(rank)
         waiting = sum(1 << rank for rank in self.waits)
         for rank, state in self.waits.items():

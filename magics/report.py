@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from ifog.magics.failures import Failure, failures
 from ifog.magics.look import STYLE
 from ifog.magics.render import folded
-from ifog.numbers import count, duration
+from ifog.numbers import count, duration, rank_ranges
 from ifog.status import WAYS_OUT
 from ifog.why import Explanation, aligned, listed, spelled
 
@@ -62,7 +62,8 @@ def report_of(outcome: Stopped) -> Report | None:
     asked = outcome.status in ("interrupted", "timeout")
     if outcome.status == "ok" or (outcome.why is None and not asked):
         return None
-    found = [] if outcome.status == "timeout" else failures(outcome.errors)
+    own = {rank: error for rank, error in outcome.errors.items() if error.peer is None}
+    found = [] if outcome.status == "timeout" else failures(own)
     return Report(
         headline=_headline(outcome),
         lines=tuple(_lines(outcome, found)),
@@ -141,9 +142,7 @@ def report_text(report: Report) -> str:
     """The report as plain text, with the tracebacks of different errors below it."""
     lines = [report.headline, *_spaced([line for line, _ in report.lines]), report.ending]
     for failure in report.failures:
-        if failure.traceback:
-            lines += ["", f"[{listed(failure.ranks)}] {failure.headline.partition(chr(10))[0]}"]
-            lines += failure.traceback.splitlines()
+        lines += ["", f"[{rank_ranges(failure.ranks)}] {failure.headline}", failure.traceback]
     return "\n".join(lines)
 
 
@@ -161,9 +160,11 @@ def report_html(report: Report) -> str:
     ]
     rows += [f'<div class="ifog-cell-report">{"".join(table)}</div>'] if table else []
     rows += [
-        folded(f"traceback of {spelled(failure.ranks)}", failure.traceback)
+        folded(
+            f"{spelled(failure.ranks)}: message and traceback folded, click to open",
+            f"{failure.headline}\n{failure.traceback}",
+        )
         for failure in report.failures
-        if failure.traceback
     ]
     rows.append(f"<div>{escape(report.ending)}</div>")
     return f'{STYLE}<div class="ifog-cell ifog-cell-out">{"".join(rows)}</div>'

@@ -42,7 +42,8 @@ class Calls:
     def send_interrupt(self, ranks, seq) -> None:
         self.interrupted.append((tuple(ranks), seq))
 
-    def send_revoke(self, ranks, cause, *, deep=False) -> None:
+    def send_revoke(self, ranks, seq, cause, *, deep=False) -> None:
+        assert seq == 7
         self.revoked.append((tuple(ranks), cause, deep))
 
     def ask(self, ranks, what) -> dict[int, Answer]:
