@@ -6,6 +6,7 @@ thread ranks in tests each have their own while notebooks and scripts never thin
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -13,9 +14,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 import networkx as nx
+import numpy as np
+import torch
 
 from ifog import topology as graphs
 from ifog.errors import ArgumentError, NotInitializedError, ParticipationError
+from ifog.exchange import Arrivals, Parcel, exchange, tag_of, wire
 from ifog.handle import Handle, Progress
 from ifog.layout import Layout, arranged
 from ifog.numbers import rank_ranges
@@ -243,6 +247,20 @@ class Context:
         self.healed += 1
         if self.alive != before:
             self.adapt()
+        self._drop_partial_windows()
+
+    def _drop_partial_windows(self) -> None:
+        """Let go of windows that not every rank has: the cell failed while they came or went."""
+        names = np.frombuffer(json.dumps(sorted(self.windows)).encode(), np.uint8)
+        parcel = Parcel(torch.empty(names.size, dtype=torch.uint8, device="cpu"), names)
+        others = [rank for rank in self.alive if rank != self.rank]
+        handle: Handle[Arrivals] = Handle(self.progress, "heal", "windows", self.healed)
+        tag = tag_of(f"{self.healed}.windows")
+        handle.begin(exchange(self.transport, tag, dict.fromkeys(others, parcel), others))
+        for other in handle.wait().parcels.values():
+            there = json.loads(wire(other.like).tobytes())
+            for name in set(self.windows).difference(there):
+                self.windows[name].abandon()
 
     def adapt(self) -> None:
         """Fit everything that depends on who lives to the ranks that do."""

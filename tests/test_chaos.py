@@ -1,0 +1,184 @@
+"""Faults, planted and random: what they must not do, and that the tools that inject them do."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import ifog
+from ifog import mischief, sabotage
+from ifog.chaos import ChaosReport
+from ifog.context import current
+from ifog.errors import ArgumentError, PeerFailedError
+from ifog.testing import run_ranks
+
+
+def test_a_delayed_rank_begins_its_operations_late_and_the_results_are_the_same():
+    def work():
+        if ifog.rank() == 1:
+            sabotage.delay(0.1)
+        begun = time.monotonic()
+        mean = float(ifog.allreduce(torch.tensor([float(ifog.rank())])))
+        took = time.monotonic() - begun
+        sabotage.off()
+        return mean, took
+
+    results = run_ranks(3, work)
+    assert [mean for mean, _ in results] == [1.0] * 3
+    assert all(took > 0.09 for _, took in results)
+
+
+def test_a_delay_ends_when_the_cell_is_stopped():
+    def work():
+        if ifog.rank() == 0:
+            sabotage.delay(600)
+            with pytest.raises(PeerFailedError):
+                ifog.barrier()
+        else:
+            current().abort("enough")
+        return True
+
+    assert run_ranks(2, work, timeout=10) == [True, True]
+
+
+def test_a_dropped_edge_delivers_nothing_and_the_others_all():
+    def work():
+        r, n = ifog.rank(), ifog.size()
+        if r == 0:
+            sabotage.drop(1)
+        handle = ifog.neighbor_allgather_nonblocking(torch.tensor([r]))
+        if r == 1:
+            # Everybody else is through once they say so; rank 1 alone still lacks something.
+            deadline = time.monotonic() + 0.5
+            while time.monotonic() < deadline:
+                assert not handle.done()
+            assert handle.peers == (0,)
+            current().abort("seen")
+            return "seen"
+        try:
+            return handle.wait().tolist()
+        except PeerFailedError:
+            return n
+
+    results = run_ranks(3, work)
+    assert results[1] == "seen"
+
+
+def test_turned_off_an_edge_delivers_again():
+    def work():
+        if ifog.rank() == 0:
+            sabotage.drop(1)
+            sabotage.off()
+        return float(ifog.allreduce(torch.tensor([float(ifog.rank())])))
+
+    assert run_ranks(2, work) == [0.5, 0.5]
+
+
+def test_wrong_faults_are_refused():
+    def work():
+        for call in (
+            lambda: sabotage.delay(-1),
+            lambda: sabotage.drop(2),
+            lambda: sabotage.drop(ifog.rank()),
+        ):
+            with pytest.raises(ArgumentError):
+                call()
+
+    run_ranks(2, work)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_windows_that_only_some_ranks_have_are_gone_after_healing(n):
+    def work():
+        x = torch.ones(2) * ifog.rank()
+        ifog.win_create(x, "whole", zero_init=True)
+        ifog.win_create(x, "part", zero_init=True)
+        if n > 1 and ifog.rank() == n - 1:
+            current().windows["part"].abandon()
+        current().heal()
+        left = ifog.get_current_created_window_names()
+        ifog.win_free()
+        ifog.win_create(x, "part", zero_init=True)
+        return left
+
+    assert run_ranks(n, work) == [["part", "whole"] if n == 1 else ["whole"]] * n
+
+
+def report(**changes):
+    fields = {"hung": [], "wrong": [], "leaked": [], **changes}
+    return ChaosReport(
+        1, 4, 60.0, {"kill": 2, "raise": 3}, 5, **fields, healed=1, respawned=0, restarted=1,
+        longest=(1.5, "kill"),
+    )  # fmt: skip
+
+
+def test_a_report_fails_exactly_when_something_hung_was_wrong_or_leaked():
+    assert not report().failed
+    for field in ("hung", "wrong", "leaked"):
+        bad = report(**{field: ["kill: what happened"]})
+        assert bad.failed
+        assert f"{field}: kill: what happened" in bad.lines()
+    assert report().lines()[0].startswith("5 injected in ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--minutes", "0"], "no number of minutes"),
+        (["--minutes", "x"], "no number of minutes"),
+        (["-n", "1"], "at least -n 2"),
+    ],
+)
+def test_wrong_arguments_start_no_ranks(words, message):
+    done = ifog_command("chaos", *words, timeout=60)
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+def ifog_command(*words, timeout):
+    code = "import sys; from ifog.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+@pytest.mark.mpi
+@pytest.mark.timeout(300)
+def test_a_short_chaos_leaves_nothing_hung_wrong_or_behind():
+    done = ifog_command("chaos", "--minutes", "0.5", "--seed", "4", "-n", "3", timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hung 0, wrong 0, leaked 0; longest" in done.stdout
+    injected = int(done.stdout.splitlines()[-3].split()[0])
+    assert injected >= 3
+
+
+@pytest.mark.mpi
+def test_windows_of_a_cell_that_failed_while_making_them_block_nothing(cluster):
+    fault = mischief.FAULTS["mutex held by who raised"][1]
+    for turn in range(3):
+        scene = mischief.Scene(cluster, (0, 1, 2, 3), random.Random(turn))
+        assert fault(scene) == ""
+        assert len(set(map(tuple, cluster.pull(f"{WINDOWS}()").values()))) == 1
+    cluster.run("bf.win_free()", timeout=10).raise_for_error()
+    cluster.set_topology("ring")
+
+
+WINDOWS = "bf.get_current_created_window_names"
+
+
+@pytest.mark.mpi
+def test_a_fault_that_is_not_noticed_is_reported_as_wrong(cluster):
+    quiet = mischief._cell("x + 1", mischief._ENDED)
+    said = quiet(mischief.Scene(cluster, (0, 1, 2, 3), random.Random(0)))
+    assert said.startswith("ended 'ok' instead of error or interrupted")
