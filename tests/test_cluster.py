@@ -229,8 +229,8 @@ def test_a_failed_start_shows_the_log_and_leaves_nothing(tmp_path, monkeypatch):
     jobs, told = [], []
 
     class Recorded(launcher.Job):
-        def __init__(self, n: int) -> None:
-            super().__init__(n)
+        def __init__(self, n: int, **options: bool) -> None:
+            super().__init__(n, **options)
             jobs.append(self)
 
     monkeypatch.setattr(launcher, "mpiexec", lambda: str(script))
@@ -252,8 +252,8 @@ def test_progress_that_cannot_be_told_ends_the_start_as_it_is(monkeypatch, sign)
     jobs = []
 
     class Recorded(launcher.Job):
-        def __init__(self, n: int) -> None:
-            super().__init__(n)
+        def __init__(self, n: int, **options: bool) -> None:
+            super().__init__(n, **options)
             jobs.append(self)
 
     def tell(text: str) -> None:
