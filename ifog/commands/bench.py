@@ -12,9 +12,10 @@ from ifog.commands import arguments
 HELP = "reproduce a claim about speed"
 DESCRIPTION = (
     "telemetry: what watching costs a loop of 1 MB averages, dashboard closed. "
-    "ops: what each operation costs, here and, with --against, in another checkout."
+    "ops: what each operation costs, here and, with --against, in another checkout. "
+    "guard: what the checks that keep cells from hanging add to an operation."
 )
-_PAIRS = {"telemetry": 40, "ops": 3}
+_PAIRS = {"telemetry": 40, "ops": 3, "guard": 40}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_pairs,
         metavar="K",
         help="blocks or jobs of each kind, in turn (default 40 for telemetry, where 800 take half "
-        "an hour and show 1 percent; 3 for ops)",
+        "an hour and show 1 percent; 3 for ops, 40 for guard)",
     )
     parser.add_argument("--against", metavar="FOLDER", help="another checkout (ops only)")
     arguments.add_ranks(parser)
