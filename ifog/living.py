@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from ifog.context import current
-from ifog.errors import ArgumentError, ParticipationError
+from ifog.errors import ArgumentError, ParticipationError, PeerFailedError
 from ifog.numbers import rank_ranges
 from ifog.ops import allgather
 
@@ -67,9 +67,13 @@ def heal(step: int = 0) -> int:
             f"heal on rank {context.rank} needs all ranks that live, and {rank_ranges(absent)} "
             "are not in this cell; let it end and type %bf heal, or run it on all ranks"
         )
-    context.heal()
     mine = torch.tensor([step], dtype=torch.int64, device="cpu")
-    return int(allgather(mine).min())
+    while True:
+        try:
+            context.heal()
+            return int(allgather(mine).min())
+        except PeerFailedError:
+            continue  # one more died meanwhile; if it was anything else, not all will come
 
 
 def on_failure(action: Literal["stop", "heal"]) -> None:

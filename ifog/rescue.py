@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ifog.errors import ClusterError
+from ifog.errors import ClusterError, IfogError
 from ifog.numbers import named
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = ["go_on", "heal", "silence", "wants_to_go_on"]
 
 _ANSWER_TIMEOUT = 2.0
 _DEATH_TIMEOUT = 5.0
+_NEWS = 1.0  # seconds that the news of a death may take
 _PAUSE = 0.05
 
 
@@ -66,13 +67,12 @@ def heal(line: Line, futures: dict[int, Any], timeout: float) -> dict[int, Any]:
             del futures[rank]
         try:
             answers = line.gather(futures, timeout, "healing after a stopped cell")
-        except ClusterError:
+        except IfogError as error:
             if all(future.done() for future in futures.values()):
                 futures.clear()
-                raise
-            if set(futures) & set(line.dead) and not line.broken:
+            elif set(futures) & set(line.dead) and not line.broken:
                 continue  # one more died: the others notice and heal without it
-            raise
+            raise ClusterError(str(error)) from error
         futures.clear()
         return answers
 
@@ -84,7 +84,13 @@ def go_on(line: Line, futures: dict[int, Any], timeout: float) -> str:
         ClusterError: they cannot agree.
     """
     while True:
-        answers = heal(line, futures, timeout)
+        known = set(line.dead)
+        try:
+            answers = heal(line, futures, timeout)
+        except ClusterError:
+            if line.broken or not _more_died(line, known):
+                raise
+            continue
         line.look()
         living = line.living
         if not living:
@@ -95,6 +101,15 @@ def go_on(line: Line, futures: dict[int, Any], timeout: float) -> str:
     told = f"{named(line.dead)} left out, {named(living)} go on"
     graph = str(answers[living[0]]["graph"])
     return f"{told}; {graph}" if graph else told
+
+
+def _more_died(line: Line, known: Collection[int]) -> bool:
+    """Whether, in a moment, more ranks are dead than the known ones."""
+    deadline, pause = time.monotonic() + _NEWS, threading.Event()
+    while set(line.dead) == set(known) and time.monotonic() < deadline:
+        pause.wait(_PAUSE)
+        line.look()
+    return set(line.dead) != set(known)
 
 
 def wants_to_go_on(line: Line) -> bool:

@@ -54,6 +54,34 @@ print("started again", cluster.start().pull("bf.size()"), flush=True)
 """
 )
 
+DIES = (
+    KERNEL
+    + """
+import os, threading, time
+from ifog import respawn
+
+def kill(rank):
+    os.kill(next(row.pid for row in cluster.status().rows if row.rank == rank), 9)
+    deadline = time.monotonic() + 10
+    while all(row.state != "dead" for row in cluster.status().rows):
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.05)
+
+kill(1)
+print(cluster.heal(), flush=True)
+cluster.run("w = bf.Window(torch.ones(1000), 'w')", timeout=20).raise_for_error()
+print(cluster.respawn(), flush=True)
+cluster.run("w = bf.Window(torch.ones(1000), 'v'); bf.allreduce(torch.ones(10 ** 6))", timeout=20)
+"""
+)
+AROUND = """
+kill(0)
+def refuse(*_):
+    raise respawn.ClusterError("no")
+respawn.in_place = refuse
+print(cluster.respawn(), flush=True)
+"""
+
 
 class Kernel:
     """A process of its own that runs a script with a cluster."""
@@ -171,6 +199,39 @@ def test_stop_leaves_nothing_and_the_cluster_can_start_again(kernel):
     assert running.process.wait(timeout=30) == 0, running.lines
     assert gone_within(running, 10.0) == []
     assert second[0] != first[0]
+
+
+@pytest.mark.mpi
+def test_deaths_and_both_ways_of_respawn_leave_nothing(kernel):
+    before = unowned()
+    running = kernel(DIES + AROUND)
+    running.said("rank 1 is back in the living world")
+    running.said("not in place (no): 2 fresh ranks have the variables")
+    assert running.process.wait(timeout=30) == 0, running.lines
+    assert gone_within(running, 10.0) == []
+    assert unowned() <= before
+
+
+@pytest.mark.mpi
+def test_a_kernel_killed_after_a_respawn_leaves_nothing(kernel):
+    before = unowned()
+    running = kernel(DIES + "print('waiting', flush=True)\nthreading.Event().wait(60)")
+    running.said("waiting")
+    running.kill()
+    assert gone_within(running, 10.0) == []
+    assert unowned() <= before
+
+
+def unowned() -> set[str]:
+    """Files in the places for shared memory and temporary ones that no living process maps."""
+    mapped = set()
+    for process in psutil.process_iter():
+        try:
+            mapped |= {entry.path for entry in process.memory_maps()}
+        except psutil.Error:
+            continue
+    found = {*Path("/dev/shm").glob("*/sm_segment.*"), *Path("/dev/shm").glob("sem.*")}
+    return {str(path) for path in found} - mapped
 
 
 @pytest.mark.mpi
