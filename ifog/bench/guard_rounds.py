@@ -47,7 +47,7 @@ def empty(rounds: int, pairs: int) -> Pairs:
 
 
 def mixing(rounds: int, pairs: int) -> Pairs:
-    """Seconds of a neighbour average of 1 kB over the ring, on all ranks together, in the same way."""
+    """Seconds of a neighbour average of 1 kB over the ring, which all ranks call together."""
     set_topology("ring")
     x = torch.randn(128, dtype=torch.float64)
     return _alternate(lambda: neighbor_allreduce(x, name="x"), rounds, pairs, time.perf_counter)
