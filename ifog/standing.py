@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 import psutil
 
 from ifog import watchdog
-from ifog.errors import ClusterError, IfogError
+from ifog.errors import ClusterError, IfogError, PeerFailedError
 from ifog.line import Line, connect
-from ifog.numbers import named
 from ifog.telemetry import EventLog
 
 __all__ = ["PIDS", "Record", "Standing", "profile_folder", "stop"]
@@ -28,7 +27,7 @@ PIDS = "engine_pids.json"
 _LINKS = {"ipcontroller-client.json": "client", "ipcontroller-engine.json": "engine"}
 _PULSE = 0.25  # seconds between two looks at the ranks
 _ANSWER_TIMEOUT = 1.0
-_HEAL_TIMEOUT = 10.0
+_HEAL_TIMEOUT = 12.0  # longer than the ranks' own
 _STOP_TIMEOUT = 30.0
 _PAUSE = 0.05
 
@@ -198,21 +197,24 @@ class Standing:
             wounded = [rank for rank, state in states.items() if state["wounded"]]
             if not wounded:
                 return
-            for rank in range(self.n):
-                line.control(rank, "revoke", cause=f"{named(wounded)} left a cell early")
-            ready = [s["initialized"] and not s["busy"] for s in states.values()]
-            if len(ready) < self.n or not all(ready):
+            epochs = {state["epoch"] for state in states.values()}
+            # Ranks that heal at the beginning of a cell do not answer requests, but wait for these.
+            free = [s["initialized"] and (s["meeting"] or not s["busy"]) for s in states.values()]
+            if len(free) < self.n or not all(free) or len(epochs) > 1:
                 return
+            idle = [rank for rank, state in states.items() if not state["busy"]]
             try:
                 # After an error an engine drops requests for a moment, and healing needs all.
-                ranks = range(self.n)
-                line.gather({r: line.apply(r, "ready") for r in ranks}, _ANSWER_TIMEOUT, "looking")
+                line.gather({r: line.apply(r, "ready") for r in idle}, _ANSWER_TIMEOUT, "looking")
             except IfogError:
                 return
-            self._healing = {rank: line.apply(rank, "heal") for rank in range(self.n)}
+            # A rank that has healed by then, because a cell came first, leaves it at that.
+            self._healing = {rank: line.apply(rank, "heal", *epochs) for rank in idle}
         try:
             line.gather(self._healing, _HEAL_TIMEOUT, "making all ranks ready again")
-        except ClusterError as error:
+        except PeerFailedError:
+            pass  # a cell failed as soon as it could
+        except IfogError as error:
             tell(str(error))
             if not all(future.done() for future in self._healing.values()):
                 return

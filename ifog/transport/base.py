@@ -104,6 +104,12 @@ class Transport(Protocol):
             rank: where; by default here.
         """
 
+    def failed_at(self) -> float | None:
+        """When a rank called ``abort``, in seconds since 1970, if this one has heard of it.
+
+        The same on every rank that has; None for the death of a process.
+        """
+
     def meet(self) -> Generator[tuple[int, ...], None, None]:
         """Wait until every living rank is here, ready to heal; yields those that are not yet."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from itertools import count
@@ -27,6 +28,7 @@ class LocalHub:
         self.boxes: dict[tuple[int, int, int], deque[Bytes]] = {}
         self.arrived = [threading.Event() for _ in range(size)]
         self.failure: tuple[int, str] | None = None
+        self.failed_at: float | None = None
         self.regions: dict[int, LocalRegion] = {}
         self.keys = count()
         self.locks: set[tuple[int, int]] = set()
@@ -53,6 +55,7 @@ class LocalHub:
         with self._lock:
             if self.failure is None:
                 self.failure = (rank, cause)
+                self.failed_at = None if rank in self.dead else time.time()
         self.wake()
 
     def wake(self) -> None:
@@ -215,6 +218,10 @@ class LocalTransport:
     def abort(self, cause: str, rank: int | None = None) -> None:
         """Stop every rank."""
         self.hub.abort(self.rank if rank is None else rank, cause)
+
+    def failed_at(self) -> float | None:
+        """When a rank aborted."""
+        return None if self.hub.failure is None else self.hub.failed_at
 
     def meet(self) -> Generator[tuple[int, ...], None, None]:
         """Wait until every living rank is here."""

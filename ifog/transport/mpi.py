@@ -123,6 +123,7 @@ class MPITransport:
         self.pending: dict[int, _Request] = {}
         self._epoch = -1
         self._failed: tuple[int | None, str] | None = None
+        self._failed_at: float | None = None
         self._told: list[MPI.Request] = []
         self._memory: MachineMemory | None = None
 
@@ -236,7 +237,9 @@ class MPITransport:
         with self._guard:
             if self._failed is None:
                 self._failed = (self.rank if rank is None else rank, cause)
-                message = json.dumps([self._epoch, self._failed[0], cause[: _CAUSE_BYTES // 8]])
+                self._failed_at = time.time() if rank is None else None
+                told = (self._failed[0], cause[: _CAUSE_BYTES // 8], self._failed_at)
+                message = json.dumps([self._epoch, *told])
                 self._tell(np.frombuffer(message.encode(), np.uint8))
             self._revoke()
 
@@ -259,9 +262,9 @@ class MPITransport:
             while self._failed is None and self._control.Iprobe(MPI.ANY_SOURCE, _CAUSE_TAG, status):
                 data = np.empty(status.Get_count(MPI.BYTE), np.uint8)
                 self._control.Recv([data, MPI.BYTE], status.Get_source(), _CAUSE_TAG)
-                epoch, rank, cause = json.loads(data.tobytes())
+                epoch, rank, cause, moment = json.loads(data.tobytes())
                 if epoch == self._epoch:
-                    self._failed = (rank, cause)
+                    self._failed, self._failed_at = (rank, cause), moment
         except MPI.Exception:
             return self._failed  # probing any source fails while a dead rank is not acknowledged
         return self._failed
@@ -302,6 +305,13 @@ class MPITransport:
         places = group.Translate_ranks(None, self._comm.Get_group()) if group.size else []
         return [self.alive[place] for place in places if place >= 0]
 
+    def failed_at(self) -> float | None:
+        """When a rank aborted, if its message is here."""
+        for _ in range(_SPINS):
+            if self._heard() is not None:
+                break
+        return self._failed_at
+
     def meet(self) -> Generator[tuple[int, ...], None, None]:
         """Wait until every living rank is here, ready to heal; yields those that are not yet."""
         # What was received in a meeting that was interrupted is not sent again.
@@ -335,7 +345,7 @@ class MPITransport:
             self._comm, self._control, self.alive = comm, control, tuple(sorted(alive))
             self._places = {rank: place for place, rank in enumerate(alive)}
             self._epoch += 1
-            self._failed = self._meeting = None
+            self._failed = self._failed_at = self._meeting = None
             self._told.clear()
 
     def _drain(self) -> None:
