@@ -32,7 +32,7 @@ def test_version_is_that_of_the_package(capsys):
 def test_help_names_the_commands(capsys):
     status, out, _ = ended(capsys, "--help")
     assert status == 0
-    for name in ("demo", "lab", "run", "bluefog", "timeline", "bench"):
+    for name in ("demo", "lab", "run", "bluefog", "timeline", "bench", "chaos"):
         assert name in out
 
 
