@@ -26,16 +26,16 @@ class Footprint:
 
     Attributes:
         token: the value of ``IFOG_TOKEN`` in the environment of all its processes.
-        home: a private directory for files.
-        memory: a private directory for shared memory; inside ``home`` where there is no other.
+        home: a private directory for files, made by ``guard``.
+        memory: a private directory for shared memory, too; inside ``home`` where there is no other.
     """
 
     def __init__(self) -> None:
         self.token = secrets.token_hex(16)
-        self.home = Path(tempfile.mkdtemp(prefix="ifog-"))
+        self.home = Path(tempfile.gettempdir()) / f"ifog-{secrets.token_hex(8)}"
         shared = Path("/dev/shm")
         usable = shared.is_dir() and os.access(shared, os.W_OK)
-        self.memory = Path(tempfile.mkdtemp(prefix="ifog-", dir=shared if usable else self.home))
+        self.memory = (shared if usable else self.home) / f"ifog-{secrets.token_hex(8)}"
         self._guard: subprocess.Popen[bytes] | None = None
 
     @property
@@ -44,7 +44,7 @@ class Footprint:
         return {watchdog.TOKEN: self.token}
 
     def guard(self) -> None:
-        """Start the process that cleans up should this one be killed."""
+        """Start the process that cleans up should this one be killed; then make the directories."""
         packages = str(Path(psutil.__file__).parent.parent)
         command = [sys.executable, "-I", watchdog.__file__, str(os.getpid()), self.token, packages]
         self._guard = subprocess.Popen(
@@ -55,6 +55,8 @@ class Footprint:
             start_new_session=True,
             cwd="/",
         )
+        for folder in (self.home, self.memory):
+            folder.mkdir(mode=0o700)
 
     def kill(self) -> list[int]:
         """Kill the processes; returns those that are still there."""
