@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from ifog.holdups import State
-from ifog.results import CellResult, Output, RankError, ending, span
+from ifog.results import CellResult, Output, RankError, at_release, ending, span
 from ifog.stalls import PATIENCE, Stalls, answered, table
 from ifog.telemetry import CellEnd, CellStart, Event, OpEvent, WaitEvent, now
 from ifog.why import Explanation, explain
@@ -315,7 +315,7 @@ class Cell:
         states = self._known()
         if self._stopped is not None:
             states |= {r: State("computing") for r, s in states.items() if _is_short(self._ends, r)}
-        return explain(states, now(), over=True)
+        return explain(at_release(states), now(), over=True)
 
     def _status(self) -> str:
         if not self.troubled() or not self._errors():

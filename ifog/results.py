@@ -12,7 +12,7 @@ from ifog.holdups import State, of_wait
 from ifog.telemetry import WaitEvent
 from ifog.why import Explanation, aligned
 
-__all__ = ["CellResult", "Output", "RankError", "ending", "span"]
+__all__ = ["CellResult", "Output", "RankError", "at_release", "ending", "span"]
 
 _PRIMARY = 5  # errors named in one message
 
@@ -110,6 +110,21 @@ def _grouped(errors: dict[int, RankError]) -> list[str]:
         + ("" if line is None else f" (line {line})")
         for (ename, evalue, line), ranks in ranks_of.items()
     ]
+
+
+def at_release(states: Mapping[int, State]) -> dict[int, State]:
+    """The waits of ranks that were released at about the same time, without those about to end.
+
+    A peer that is ahead in the same operation had sent its message, which was under way.
+    """
+    found = dict(states)
+    for rank, state in states.items():
+        others = [states.get(peer, state) for peer in state.peers]
+        ahead = [(p.op, p.name) == (state.op, state.name) and p.step > state.step for p in others]
+        left = tuple(p for p, sent in zip(state.peers, ahead, strict=True) if not sent)
+        if any(ahead):
+            found[rank] = state._replace(peers=left or state.peers, moving=not left)
+    return found
 
 
 def ending(error: RankError | None, rounds: int = 0) -> State:

@@ -118,9 +118,9 @@ def explain(
         return None
     words = _Words(graph, now, over)
     causes = graph.causes()
-    if graph.stuck:  # then those who merely take long are not the point
+    if graph.stuck or over:  # then those who merely take long are not the point
         causes = [cause for cause in causes if _is_final(cause)] or causes
-    clauses = [words.clause(cause) for cause in causes[:_TOLD]]
+    clauses = [words.clause(cause, alone=len(causes) == 1) for cause in causes[:_TOLD]]
     if len(causes) > _TOLD:
         clauses.append(f"and {len(causes) - _TOLD} more causes")
     sentence = "; ".join(clauses)
@@ -164,8 +164,8 @@ class _Words:
             found.setdefault(name, []).append(rank)
         return found
 
-    def clause(self, cause: Cause) -> str:
-        """A cause and how many wait for it, without capital and full stop."""
+    def clause(self, cause: Cause, *, alone: bool) -> str:
+        """A cause, the only one or not, and how many wait for it."""
         if cause.kind == "knot":
             end = "which could not end by itself" if self._over else "and this cannot end by itself"
             n = len(cause.held)
@@ -173,6 +173,8 @@ class _Words:
             return f"{self._knot(cause)}, {end}{more}"
         who = self._subject(cause)
         n, it = len(cause.held), "it" if len(cause.ranks) == 1 else "them"
+        if self._over and alone:  # whoever else waited was released with them
+            n = len(self._graph.waits)
         if not n:
             return who
         if self._over:

@@ -24,7 +24,7 @@ class Answer:
     def done(self) -> bool:
         return self._content is not None
 
-    def wait(self, timeout) -> bool:
+    def wait(self, _) -> bool:
         return self.done()
 
     def result(self) -> dict:
@@ -50,7 +50,7 @@ class Calls:
         assert what == "waiting"
         return {rank: Answer(self.answers[rank]) for rank in ranks if rank in self.answers}
 
-    def busy_elsewhere(self, seq) -> set[int]:
+    def busy_elsewhere(self, _) -> set[int]:
         return set()
 
     def nudge(self) -> None:
@@ -164,6 +164,21 @@ def test_a_reply_without_an_end_does_not_hold_up_the_cell(cell):
         threading.Event().wait(0.05)
     cell.finish()
     assert cell.wait(1).errors[1].ename == "NoReport"
+
+
+def test_a_message_under_way_at_the_release_is_no_cycle(calls):
+    cell = Cell(7, (0, 1, 2), calls)
+    waits = {0: (11, (1,)), 1: (12, (0,))}
+    for rank, (step, peers) in waits.items():
+        wait = (rank, 9.0, "neighbor_allreduce", "x", step, peers, 8.9)
+        cell.take_events([ended(rank, "error", ename="PeerFailedError", peer=2, wait=wait)])
+    cell.take_events([ended(2, "error", ename="ValueError")])
+    assert cell.step()
+    cell.finish()
+    why = cell.wait(1).why
+    assert why is not None
+    assert (why.kind, why.causes) == ("absent", (2,))
+    assert why.sentence == "Rank 2 raised ValueError; 2 ranks were waiting and have been released."
 
 
 def test_the_third_keyboard_interrupt_gives_up(cell, calls):
