@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and not options.passes_on:
-        parser.error(f"unknown arguments: {' '.join(rest)}")
+        refuse = getattr(options, "refuse", parser.error)  # of the subcommand, with its usage
+        refuse(f"unknown arguments: {' '.join(rest)}")
     options.rest = rest
     try:
         status: int = options.main(options)

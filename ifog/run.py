@@ -25,7 +25,8 @@ from ifog import launched
 from ifog.errors import ClusterStartError
 from ifog.footprint import Footprint
 from ifog.hosts import Hosts
-from ifog.launched.__main__ import FORWARDED, SIGN
+from ifog.laggards import Laggards
+from ifog.launched.__main__ import FORWARDED, SIGN, STALL
 from ifog.mpiexec import environment, flags, mpiexec
 from ifog.numbers import counted
 from ifog.program import Program
@@ -54,6 +55,7 @@ class Job(NamedTuple):
         grace: seconds in which the other ranks may end by themselves when one has failed.
         variables: additions to the ranks' environment.
         verbose: whether the command line of ``mpiexec`` is shown.
+        stall: seconds after which a wait of a rank is spoken of; 0 for never.
     """
 
     program: Program
@@ -64,6 +66,7 @@ class Job(NamedTuple):
     grace: float = 5.0
     variables: Mapping[str, str] = {}
     verbose: bool = False
+    stall: float = 10.0
 
     def command(self, environment: Mapping[str, str], session: str, memory: str) -> list[str]:
         """The ``mpiexec`` of this job, without the socket's address."""
@@ -94,6 +97,7 @@ class _Run:
         self.selector = selectors.DefaultSelector()
         self.pids: dict[int, int] = {}  # of programs on this machine
         self.heard: set[int] = set()
+        self.laggards = Laggards(job.n, job.stall)
         self.ends: dict[int, End] = {}
         self.killed: set[int] = set()
         self.noise: list[bytes] = []  # what mpiexec itself said
@@ -133,6 +137,7 @@ class _Run:
         listener.listen(self.job.n)
         self._watch(listener, self._accept)
         variables = {**environment(self.job.n), **self.footprint.environment, **self.job.variables}
+        variables[STALL] = str(self.job.stall)
         command = [
             *self.job.command(
                 variables, str(self.footprint.home / "session"), str(self.footprint.memory)
@@ -162,6 +167,8 @@ class _Run:
                     self.selector.unregister(key.fileobj)
                     key.fileobj.close()  # type: ignore[union-attr] # a socket or a file
             self.lines.show_parts()
+            if self.deadline is None and (line := self.laggards.line(time.time(), self.ends)):
+                _write(2, line.encode())
             while self.signals:
                 self._pass_on(self.signals.pop(0))
             if self.deadline is not None and time.monotonic() > self.deadline:
@@ -225,16 +232,20 @@ class _Run:
             if self.interrupted is None and not any(end.status for end in self.ends.values()):
                 all_there = len(self.heard) == self.job.n
                 self.deadline = None if all_there else time.monotonic() + _START_TIMEOUT
-            return
-        self.end(rank, message["status"], message["report"])
+        elif message["kind"] == "wait":
+            self.laggards.hear(rank, message["wait"])
+        else:
+            self.end(rank, message["status"], message["report"], silent=message["silent"])
 
-    def end(self, rank: int, status: int, report: Mapping[str, Any] | None) -> None:
-        """Note that a rank has ended."""
+    def end(
+        self, rank: int, status: int, report: Mapping[str, Any] | None, *, silent: bool = False
+    ) -> None:
+        """Note that a rank has ended; ``silent``: without coming to the end of its program."""
         if rank in self.ends:
             return
         self.lines.finish(rank)
         moment = time.monotonic() if report is None else float(report["time"])
-        self.ends[rank] = End(status, moment, report, rank in self.killed)
+        self.ends[rank] = End(status, moment, report, rank in self.killed, silent)
         self.pids.pop(rank, None)
         if status and not self.killed:
             self._hurry(self.job.grace)

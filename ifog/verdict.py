@@ -25,12 +25,14 @@ class End(NamedTuple):
         time: when, on the clock of ``time.monotonic``.
         report: what a Python program said about its error, if it did.
         killed: whether it was ended from outside because another rank failed.
+        silent: whether it left with status 0, but not by coming to the end of its program.
     """
 
     status: int
     time: float
     report: Mapping[str, Any] | None = None
     killed: bool = False
+    silent: bool = False
 
     @property
     def released(self) -> bool:
@@ -85,15 +87,43 @@ def last_words(ends: Mapping[int, End], interrupted: int | None = None) -> str:
     if first is None:
         return ""
     failed = {rank: end for rank, end in sorted(ends.items()) if end.status}
-    if interrupted is not None and all(
-        end.killed or (end.status == 128 + interrupted and not end.report)
-        for end in failed.values()
-    ):
-        return f"ifog: {named(failed)} {_were(failed)} ended by {_signal_name(interrupted)}\n"
     if all(end.status == _INTERRUPTED and end.report for end in failed.values()):
         return "".join(_interrupted(rank, end) for rank, end in failed.items())
+    if interrupted is not None and all(
+        end.killed or (end.status == 128 + interrupted and not (end.report or {}).get("text"))
+        for end in failed.values()
+    ):
+        return _ended(failed, _signal_name(interrupted))
+    silent = [rank for rank, end in sorted(ends.items()) if end.silent]
+    if silent and interrupted is None and all(end.released for end in failed.values()):
+        return _left(silent, failed)
     others = {rank: end for rank, end in failed.items() if rank != first}
     return "".join(_others(others, ends[first])) + _of_first(first, ends[first])
+
+
+def _ended(failed: Mapping[int, End], by: str) -> str:
+    places: dict[str, list[int]] = {}
+    for rank, end in failed.items():
+        places.setdefault(str((end.report or {}).get("where", "")), []).append(rank)
+    return "".join(
+        f"ifog: {named(ranks)} {_were(ranks)} ended by {by}{f' at {place}' if place else ''}\n"
+        for place, ranks in places.items()
+    )
+
+
+def _left(silent: list[int], failed: Mapping[int, End]) -> str:
+    """Ranks that just left while others waited for them."""
+    waiting = [rank for rank, end in failed.items() if not end.killed]
+    places = {str((failed[rank].report or {}).get("where", "")) for rank in waiting}
+    place = places.pop() if len(places) == 1 else ""
+    many = len(silent) > 1
+    waited = f"; {named(waiting)} waited for {'them' if many else 'it'}" if waiting else ""
+    killed = [rank for rank in failed if rank not in waiting]
+    return (
+        f"ifog: {named(silent)} ended without a word (os._exit or the like){waited}"
+        f"{f' at {place}' if place else ''}\n"
+        + (f"ifog: {named(killed)} did not end and {_were(killed)} killed\n" if killed else "")
+    )
 
 
 def _interrupted(rank: int, end: End) -> str:

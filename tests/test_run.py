@@ -241,6 +241,75 @@ def test_an_interrupt_ends_ranks_wherever_they_are(start):
     assert list(program.private.iterdir()) == []
 
 
+def test_a_request_to_end_says_where_each_rank_was(start):
+    script = (
+        START
+        + "print('ready')\nif rank:\n    while True: pass\nifog.allreduce(x := torch.ones(3))\n"
+    )
+    program = start("-n", "2", "program.py", script=script)
+    program.lines(2)
+    program.process.send_signal(signal.SIGTERM)
+    status, _, err = program.finish()
+    assert status == 128 + signal.SIGTERM
+    places = re.findall(r"rank (\d) was ended by SIGTERM at .*program.py:(\d)\n", err)
+    assert sorted(places) == [("0", "8"), ("1", "7")]
+
+
+def test_ranks_in_different_operations_are_told_of(start):
+    script = START + "ifog.barrier() if rank < 2 else ifog.allreduce(torch.ones(3), name='x')\n"
+    program = start("-n", "3", "--stall", "1", "program.py", script=script)
+    clock = threading.Timer(SECONDS, program.process.kill)
+    clock.start()
+    try:
+        line = program.process.stderr.readline()
+    finally:
+        clock.cancel()
+    assert re.fullmatch(
+        r"ifog: ranks 0-1 have waited \S+ s for rank 2 in barrier \(program.py:5\); "
+        r"rank 2 has waited \S+ s for ranks 0 and 1 in allreduce\('x'\) \(program.py:5\); "
+        "this cannot end by itself\n",
+        line,
+    ), line
+
+
+def test_a_rank_that_computes_long_is_told_of_as_such(start):
+    script = START + "if rank == 1: time.sleep(3)\nifog.barrier()\n"
+    status, _, err = start("-n", "2", "--stall", "1", "program.py", script=script).finish()
+    assert status == 0
+    assert re.match(
+        r"ifog: rank 0 has waited \S+ s for rank 1 in barrier \(program.py:6\); "
+        "rank 1 is still computing\n",
+        err,
+    )
+    assert len(err.splitlines()) == 2  # at one second and at two
+
+
+def test_nothing_is_said_of_waits_when_that_is_off(start):
+    script = START + "if rank == 1: time.sleep(2)\nifog.barrier()\n"
+    assert start("-n", "2", "--stall", "0", "program.py", script=script).finish() == (0, "", "")
+
+
+def test_a_rank_that_leaves_without_a_word_is_named(start):
+    script = START + "if rank == 1: os._exit(0)\nifog.barrier()\n"
+    status, _, err = start("-n", "2", "program.py", script=script).finish()
+    assert status == 1
+    assert err.startswith("ifog: rank 1 ended without a word (os._exit or the like); rank 0 waited")
+    assert err.endswith("program.py:6\n")
+
+
+def test_a_status_that_is_true_is_one(start):
+    status, _, err = start("-n", "2", "python", "-c", "import sys; sys.exit(True)").finish()
+    assert status == 1
+    assert "SystemExit" not in err
+    assert err.endswith("ended with status 1\n")
+
+
+def test_an_unknown_option_shows_the_usage_of_run(start):
+    status, _, err = start("--frobnicate", "x.py").finish()
+    assert status == 2
+    assert err.startswith("usage: ifog run ")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_ranks_that_are_inside_mpi(start, number):
     script = MPI + "print('ready', flush=True)\nif rank: world.Recv(bytearray(1), 0)\n"

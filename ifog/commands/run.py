@@ -45,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long the other ranks may go on when one has failed or the program was told to "
         "end (default 5)",
     )
+    add(
+        "--stall",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="say who waits for whom when a rank has waited so long in one operation (default 10; "
+        "0: never)",
+    )
     arguments.add_as_bluefog(parser)
     add(
         *("--timeline", "--timeline-filename"),
@@ -121,6 +129,7 @@ def main(options: argparse.Namespace) -> int:
         options.grace,
         _variables(as_bluefog=options.as_bluefog, timeline=options.timeline),
         options.verbose,
+        options.stall,
     )
     return run(job)
 

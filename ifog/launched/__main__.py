@@ -26,6 +26,7 @@ _CHUNK = 1 << 16
 _LOOK_EVERY = 1.0  # seconds between two looks at the parent
 _LAST_OUTPUT = 0.2  # seconds a grandchild may keep the streams open after the program's end
 _INTERRUPTED = 130
+STALL = "IFOG_STALL"  # after how many seconds of one wait the launcher is to be told; 0: never
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     if child:
         for _, written in (out, err, told):
             os.close(written)
-        _Keeper(address, tagged == "1", child).keep(out[0], err[0], told[0])
+        _Keeper(address, tagged == "1", child, kind).keep(out[0], err[0], told[0])
     os.dup2(out[1], 1)
     os.dup2(err[1], 2)
     for descriptor in (*out, *err, told[0]):
@@ -54,12 +55,13 @@ def main(arguments: Sequence[str]) -> None:
 class _Keeper:
     """The parent of the program on this rank."""
 
-    def __init__(self, address: str, tagged: bool, child: int) -> None:
+    def __init__(self, address: str, tagged: bool, child: int, kind: str) -> None:
         self.rank = int(os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ["PMIX_RANK"])
         self.child = child
         self.tagged = tagged
         self.socket = _connected(address)
         self.partial = {1: b"", 2: b""}
+        self.told = _Told(self, kind != "command")
 
     def keep(self, out: int, err: int, told: int) -> None:
         """Carry output until the program ends, then tell how, and end likewise."""
@@ -68,7 +70,6 @@ class _Keeper:
         self.tell("hello", pid=self.child)
         parent = os.getppid()
         streams = {out: 1, err: 2, told: 0}
-        report = b""
         status: int | None = None
         while streams:
             for descriptor in _readable(streams, _LOOK_EVERY if status is None else _LAST_OUTPUT):
@@ -76,7 +77,7 @@ class _Keeper:
                 if not data:
                     del streams[descriptor]
                 elif streams[descriptor] == 0:
-                    report += data
+                    self.told.take(data)
                 else:
                     self.carry(streams[descriptor], data)
             if status is not None and not _readable(streams, _LAST_OUTPUT):
@@ -87,7 +88,9 @@ class _Keeper:
                 self._abandon()
         status = self._ended(wait=True) if status is None else status
         self.carry_rest()
-        self.tell("end", status=status, report=json.loads(report) if report else None)
+        self.told.take(b"\n")
+        silent = status == 0 and not self.told.done
+        self.tell("end", status=status, report=self.told.report(status or 0), silent=silent)
         if status:
             os.kill(os.getpid(), signal.SIGKILL)
         os._exit(0)
@@ -147,6 +150,56 @@ class _Keeper:
             self._abandon()
 
 
+class _Told:
+    """What the program says about itself, by lines; where a signal ended it, of its stack."""
+
+    def __init__(self, keeper: _Keeper, speaks: bool) -> None:
+        self._keeper = keeper
+        self._rest = b""
+        self._report: dict[str, Any] | None = None
+        self._frames: list[str] = []
+        self.done = not speaks
+
+    def take(self, data: bytes) -> None:
+        """Take in the next bytes."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"{"):
+                self._frames.append(line.decode(errors="replace"))
+                continue
+            said = json.loads(line)
+            kind = said.pop("kind", "report")
+            if kind == "wait":
+                self._keeper.tell("wait", **said)
+            elif kind == "done":
+                self.done = True
+            else:
+                self._report = said
+
+    def report(self, status: int) -> dict[str, Any] | None:
+        """What the launcher is to know about the end."""
+        if self._report is None and status == 128 + signal.SIGTERM and self._frames:
+            import time
+
+            place = _last_place(self._frames)
+            cause = {"cause": "ended by SIGTERM", "text": "", "where": place, "peer": False}
+            return {"time": time.monotonic(), **cause}
+        return self._report
+
+
+def _last_place(lines: Sequence[str]) -> str:
+    """The innermost line of the program's own files in what ``faulthandler`` wrote."""
+    import re
+
+    found = re.findall(r'File "(.+)", line (\d+) in ', "\n".join(lines))
+    files = [(name, line) for name, line in found if name != __file__ and "runpy" not in name]
+    folder = os.path.dirname(files[-1][0]) if files else ""  # noqa: PTH120
+    for name, line in files:
+        if os.path.dirname(name) == folder:  # noqa: PTH120
+            return f"{name}:{line}"
+    return ""
+
+
 def _connected(address: str) -> Any:
     import socket
 
@@ -181,16 +234,34 @@ class _Program:
         if kind == "command":
             self._replace(words)
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # a real file
+        self._prepare()
         try:
             _RUNNERS[kind](*words)
+            self._say({"kind": "done"})
         except SystemExit as leaving:
             if leaving.code in (None, 0):
+                self._say({"kind": "done"})
                 raise
             self._leave(*_explained(leaving.code), leaving)
         except KeyboardInterrupt as error:
             self._leave(_INTERRUPTED, "", error)
         except BaseException as error:
             self._leave(1, _shown(error), error)
+
+    def _prepare(self) -> None:
+        """Let the launcher learn where this rank waits, and where it was when it is ended."""
+        import faulthandler
+
+        # Not a handler in Python: that would be of no use inside MPI.
+        faulthandler.register(signal.SIGTERM, file=self.told, all_threads=False, chain=True)
+        seconds = float(os.environ.pop(STALL, "0"))
+        if seconds:
+            sys.meta_path.insert(0, _Trigger(self.told, seconds))
+
+    def _say(self, content: dict[str, Any]) -> None:
+        watch = sys.modules.get("ifog.launched.watch")
+        with contextlib.nullcontext() if watch is None else watch.guard:
+            _write(self.told, json.dumps(content).encode() + b"\n")
 
     def _replace(self, words: Sequence[str]) -> None:
         os.environ.setdefault("PYTHONUNBUFFERED", "1")
@@ -207,6 +278,8 @@ class _Program:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         name, message = type(error).__name__, str(error).partition("\n")[0]
         cause = f"{name}: {message}" if message else name
+        if name == "SystemExit" and not text:
+            cause = f"status {status}"
         report = {
             "time": time.monotonic(),
             "cause": cause,
@@ -214,7 +287,7 @@ class _Program:
             "where": _where(error.__traceback__),
             "peer": name == "PeerFailedError" and type(error).__module__ == "ifog.errors",
         }
-        _write(self.told, json.dumps(report).encode())
+        self._say(report)
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -228,6 +301,21 @@ class _Program:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+class _Trigger:
+    """Finds no module, but sees when the one is imported without which no rank waits."""
+
+    def __init__(self, told: int, seconds: float) -> None:
+        self.told, self.seconds = told, seconds
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        """Begin to watch when operations come into reach."""
+        if name == "ifog.transport.mpi" and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            from ifog.launched import watch
+
+            watch.begin(self.told, self.seconds)
 
 
 def _explained(code: object) -> tuple[int, str]:
