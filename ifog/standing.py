@@ -134,14 +134,20 @@ class Standing:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, tell: Callable[[str], None]) -> None:
+    def start(self, tell: Callable[[str], None], *, replace: bool = False) -> None:
         """Start the ranks and wait until a client can use them.
 
+        Args:
+            tell: is given a line about each thing that happens.
+            replace: end a cluster of the same profile that is running.
+
         Raises:
-            ClusterError: the profile belongs to a controller that ifog did not start.
+            ClusterError: the profile is in use.
             ClusterStartError: the ranks did not come up.
         """
         self._require_free()
+        if not replace:
+            self._require_none()
         if stop(self.profile):
             tell(f"ended the earlier cluster of profile {self.profile!r}")
         self._line = connect(self.n, EventLog(), tell, module="ifog.px")
@@ -157,6 +163,16 @@ class Standing:
             raise ClusterError(
                 f"profile {self.profile!r} is in use by a controller that ifog did not start "
                 f"(process {pid}); stop it, or choose another profile with --profile"
+            )
+
+    def _require_none(self) -> None:
+        record = Record.read(self.profile)
+        if record is not None and record.process() is not None:
+            option = "" if self.profile == "bluefog" else f" --profile {self.profile}"
+            raise ClusterError(
+                f"ranks of profile {self.profile!r} are running already (started by process "
+                f"{record.pid}); end them with: ifog bluefog stop{option}, or start with "
+                "--replace, which ends them and loses their variables"
             )
 
     def _publish(self, line: Line) -> None:

@@ -34,10 +34,10 @@ BEGIN = (
 class Started:
     """``ifog bluefog start`` in a process of its own."""
 
-    def __init__(self, n, home, profile="bluefog"):
+    def __init__(self, n, home, profile="bluefog", *options):
         self.security = home / f"profile_{profile}" / "security"
         self.process = subprocess.Popen(
-            [IFOG, "bluefog", "start", "-np", str(n), "--profile", profile],
+            [IFOG, "bluefog", "start", "-np", str(n), "--profile", profile, *options],
             env={**os.environ, "IPYTHONDIR": str(home)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -157,6 +157,35 @@ def test_an_error_on_one_rank_wakes_the_others_and_operations_work_again(engines
 
 
 @pytest.mark.mpi
+def test_cells_sent_at_once_after_an_error_start_clean(engines):
+    fail = "if bf.rank() == 1: raise KeyError('mine')\nbf.allreduce(x)"
+    for cell in (fail, fail, "if bf.rank() == 1: raise KeyError('mine')", fail):
+        with pytest.raises(CompositeError) as caught:
+            engines.execute(cell, block=False).get(timeout=SECONDS)
+        kinds = {name for name, *_ in caught.value.elist}
+        assert "KeyError" in kinds
+        code = "total = bf.allreduce(x, average=False).item()"
+        if cell != fail:
+            engines.execute(code, block=False).get(timeout=SECONDS)
+            assert engines.pull("total", block=True) == [6.0] * 4
+    engines.execute(code, block=False).get(timeout=SECONDS)
+    assert engines.pull("total", block=True) == [6.0] * 4
+
+
+@pytest.mark.mpi
+def test_after_an_error_a_cell_on_some_ranks_runs_and_the_rest_heal_beside_it(engines):
+    with pytest.raises(CompositeError):
+        engines.execute("if bf.rank() == 1: raise KeyError('mine')", block=False).get(SECONDS)
+    some = engines.client[[0, 2]]
+    some.execute("seen = bf.rank()", block=False).get(timeout=SECONDS)
+    waiting = some.execute("total = bf.allreduce(x, average=False).item()", block=False)
+    rest = engines.client[[1, 3]]
+    rest.execute("total = bf.allreduce(x, average=False).item()", block=False).get(SECONDS)
+    waiting.get(timeout=SECONDS)
+    assert engines.pull("total", block=True) == [6.0] * 4
+
+
+@pytest.mark.mpi
 def test_a_client_may_send_signals(engines):
     running = engines.execute("while True: pass", block=False)
     running.wait(0.5)
@@ -212,10 +241,20 @@ def test_killed_or_replaced_it_leaves_nothing(home):
     first = Started(1, home, "other")
     try:
         engines = list(first.engines().values())
-        second = Started(1, home, "other")
+        again = [IFOG, "bluefog", "start", "-np", "1", "--profile", "other"]
+        refused = subprocess.run(
+            again, capture_output=True, timeout=SECONDS, check=False, text=True
+        )
+        assert refused.returncode == 1
+        assert f"process {first.process.pid}" in refused.stderr
+        assert "ifog bluefog stop --profile other" in refused.stderr
+        assert "--replace" in refused.stderr
+        assert first.process.poll() is None
+        second = Started(1, home, "other", "--replace")
         try:
             assert any("ended the earlier cluster" in line for line in second.lines)
             assert first.wait() == 0
+            assert any("told to end by" in line for line in first.lines)
             assert gone(engines)
             engines = list(second.engines().values())
             second.process.send_signal(signal.SIGKILL)

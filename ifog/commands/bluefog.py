@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 
 import ifog
@@ -31,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many ranks",
     )
+    begin.add_argument(
+        "--replace", action="store_true", help="end ranks of this profile that are running"
+    )
     begin.add_argument("--enable-heartbeat", action="store_true", help="accepted; always on")
     begin.add_argument("--verbose", action="store_true", help="accepted; changes nothing")
     end = actions.add_parser("stop", help="end the ranks")
@@ -47,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Start or stop."""
     if options.action == "start":
-        return _start(options.ranks, options.profile)
+        return _start(options.ranks, options.profile, replace=options.replace)
     from ifog.standing import stop
 
     if stop(options.profile):
@@ -57,13 +61,16 @@ def main(options: argparse.Namespace) -> int:
     return 1
 
 
-def _start(ranks: int, profile: str) -> int:
+def _start(ranks: int, profile: str, *, replace: bool) -> int:
     from ifog.standing import Standing
+
+    received: list[int] = []
 
     def tell(text: str) -> None:
         print(f"ifog: {text}", file=sys.stderr, flush=True)
 
-    def leave(_: int, __: FrameType | None) -> None:
+    def leave(number: int, _: FrameType | None) -> None:
+        received.append(number)
         raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -71,7 +78,7 @@ def _start(ranks: int, profile: str) -> int:
             signal.signal(number, leave)
     os.environ.update(arguments.with_bluefog(os.environ))
     with Standing(ranks, profile) as standing:
-        standing.start(tell)
+        standing.start(tell, replace=replace)
         print(
             "The ranks are ready. In a notebook:\n"
             f'    import ipyparallel as ipp; rc = ipp.Client(profile="{profile}"); rc.activate()\n'
@@ -85,8 +92,17 @@ def _start(ranks: int, profile: str) -> int:
         except KeyboardInterrupt:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
+            tell(_reason(received))
     print("ifog: all ranks are stopped", flush=True)
     return 0
+
+
+def _reason(received: Sequence[int]) -> str:
+    if signal.SIGTERM in received:
+        return "told to end by: ifog bluefog stop, a start with --replace, or kill"
+    if signal.SIGHUP in received:
+        return "the terminal was closed, ending the ranks"
+    return "Ctrl-C, ending the ranks"
 
 
 def _of(profile: str) -> str:
