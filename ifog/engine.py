@@ -20,7 +20,6 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -119,31 +118,14 @@ class Engine:
             self._interruptible = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _fail(self, error: BaseException) -> None:
-        fields = self._describe(error)
+        from ifog.endings import fields_of
+
+        fields = fields_of(error, self.context, interrupted=self._interrupted)
         interrupted = fields["ename"] == "KeyboardInterrupt"
         text = str(fields["evalue"]).partition("\n")[0]
         self.context.abort("interrupted" if interrupted else f"{fields['ename']}: {text}")
         self._status = "interrupted" if interrupted else "error"
         self._error = fields
-
-    def _describe(self, error: BaseException) -> dict[str, Any]:
-        """The fields of ``CellEnd.error``, with the wait that the error ended."""
-        from ifog.errors import DeadlineError, PeerFailedError
-        from ifog.faults import describe
-
-        progress = self.context.progress
-        if isinstance(error, PeerFailedError):  # an error of one's own explains more
-            error = progress.first_untold() or error
-        cut = isinstance(error, PeerFailedError | DeadlineError | KeyboardInterrupt)
-        # An interrupt that could only end a call into MPI by revoking what it waited on.
-        broken = [e for e in (error, error.__context__) if type(e).__module__.startswith("mpi4py")]
-        fields = describe(error)
-        if self._interrupted and broken and broken[0] is not None:
-            fields = describe(broken[0])
-            told = "MPI.COMM_WORLD was revoked to end it: own calls into MPI need %bf restart"
-            fields |= {"ename": "KeyboardInterrupt", "evalue": told}
-        wait = progress.was_waiting(self.context.rank) if cut else None
-        return fields | {"wait": wait and tuple(wait)}
 
     def _end(self, result: Any) -> None:
         if self.cell is None and self._error is None:
@@ -185,10 +167,10 @@ class Engine:
         elif what == "revoke" and content.get("cell", self.cell) == self.cell:
             # A rank that is through may have healed: what comes late must not stop the next cell.
             self.context.abort(content["cause"], content.get("lost"))
-            if content.get("deep") and self._is_using_mpi():
-                from ifog.transport.world import revoke_world
+            if content.get("deep"):
+                from ifog.endings import free_from_mpi
 
-                revoke_world()
+                free_from_mpi(self.shell.user_ns)
         elif what == "waiting":
             from ifog.telemetry import encode
 
@@ -205,13 +187,6 @@ class Engine:
             frame = sys._current_frames()[main_thread]
             answer["stack"] = stack(frame, every=bool(content.get("every")))
         return answer
-
-    def _is_using_mpi(self) -> bool:
-        """Whether the user's code has anything of MPI, so that it may be what waits there."""
-        values = list(self.shell.user_ns.values())
-        homes = [value.__name__ if isinstance(value, ModuleType) else type(value).__module__
-                 for value in values]  # fmt: skip
-        return any(str(home).partition(".")[0] == "mpi4py" for home in homes)
 
     def push(self, variables: dict[str, Any]) -> None:
         """Bind the variables in the user's namespace, arrays as writable copies."""

@@ -23,6 +23,7 @@ LAYERS = (
     ("gossip", "hierarchical", "machines"),
     ("testing", "demo_ranks", "sabotage", "forgery", "iopub", "faults", "cargo", "newcomer"),
     ("endings",),
+    ("endings",),
     ("engine", "px"),
     ("bench",),
     ("bluefog",),
