@@ -84,7 +84,7 @@ ROWS = (
         "the same",
         "any strides; bfloat16 as well; weights stay float64; in-neighbours that src_weights "
         "leaves out count 0; without sources the input stays as it is; dst_weights alone is a "
-        "ValueError; weights are even up to 1e-12, not 1e-5",
+        "ValueError; weights are even up to rounding, not up to 1e-5",
     ),
     Row(
         "neighbor_allgather neighbor_allgather_nonblocking",
