@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -24,9 +25,9 @@ import torch
 import ifog
 from ifog import manifest
 from ifog.context import current
-from ifog.errors import ArgumentError, CheckpointError
+from ifog.errors import ArgumentError, CheckpointError, PeerFailedError
 from ifog.manifest import Manifest, RankFile
-from ifog.ops import allgather
+from ifog.ops import allgather, barrier
 from ifog.packing import UnpackableError, averaged, pack, unpack
 from ifog.stateful import enter, random_states, set_random, tree_of
 
@@ -119,7 +120,7 @@ def load(
     found, error = _guarded(lambda: _read(Path(folder).absolute(), names, rule))
     sources = _agreed("bf.load", error, str(found.source if found else ""))
     if len(set(sources)) > 1:
-        raise CheckpointError("bf.load: the ranks found different checkpoints; was one just saved?")
+        raise _refusal("bf.load: the ranks found different checkpoints; was one just saved?")
     assert found is not None
     undo: list[Callable[[], object]] = []
     result, error = _guarded(lambda: enter(found.kept, objects, undo))
@@ -134,6 +135,7 @@ def load(
 
 
 _MISSING = object()
+_SHELLS = ("In", "Out")  # what IPython keeps among the user's variables
 Packed = dict[str, tuple[str, Any, list[torch.Tensor], list[int] | None]]
 
 
@@ -154,7 +156,8 @@ def _chosen(values: Values | None, frame: FrameType) -> dict[str, Any]:
         raise ArgumentError(f"give a list of names, [{values!r}], or a dictionary of values")
     there = {**frame.f_globals, **frame.f_locals}
     if values is None:
-        return {name: value for name, value in there.items() if not name.startswith("_")}
+        mine = (name for name in there if not name.startswith("_") and name not in _SHELLS)
+        return {name: there[name] for name in mine}
     return {name: there.get(name, _MISSING) for name in values}
 
 
@@ -186,8 +189,16 @@ def _agreed(task: str, error: str, mine: Any = None) -> list[Any]:
     reports = _together([error, mine])
     for rank, (trouble, _) in zip(current().alive, reports, strict=True):
         if trouble:
-            raise CheckpointError(f"{task}: rank {rank}: {trouble}; nothing was changed")
+            raise _refusal(f"{task}: rank {rank}: {trouble}; nothing was changed")
     return [report for _, report in reports]
+
+
+def _refusal(text: str) -> CheckpointError:
+    """The error to raise, once every rank is about to raise it too."""
+    # Who raises ends the waits of the others, with another error than theirs.
+    with suppress(PeerFailedError):
+        barrier()
+    return CheckpointError(text)
 
 
 def _packed(values: Mapping[str, Any], *, strict: bool) -> Packed:
@@ -215,14 +226,14 @@ def _common_names(lists: list[list[str]], *, strict: bool) -> list[str]:
     """
     for rank, names in zip(current().alive, lists, strict=True):
         if strict and set(names) != set(lists[0]):
-            raise CheckpointError(
+            raise _refusal(
                 f"bf.save: rank {rank} keeps {sorted(names)}, rank {current().alive[0]} "
                 f"{sorted(lists[0])}; give the "
                 "same names on every rank; nothing was changed"
             )
     shared = set(lists[0]).intersection(*lists)
     if not shared:
-        raise CheckpointError("bf.save: there is no variable that every rank could keep")
+        raise _refusal("bf.save: there is no variable that every rank could keep")
     return [name for name in lists[0] if name in shared]
 
 

@@ -394,6 +394,7 @@ class Cluster:
             raise ClusterError(f"cell {running[0].seq} still runs; wait for it or interrupt it")
         with self._lock:
             killed = rescue.silence(line, self._away())
+            self._abandoned = []  # whoever was lost in a cell is dead now, and may come anew
             told = rescue.go_on(line, self._healing, _HEAL_TIMEOUT)
             self._wounded = False
         return (f"{named(killed)} did not answer and had to be killed; " if killed else "") + told

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any, cast
 
-from ifog.context import current
+from ifog.context import Context, current
 from ifog.errors import ArgumentError
 from ifog.transport.base import Bytes, Request, Transport
 
@@ -26,17 +26,21 @@ class _Sent:
 
 
 class _Leaky:
-    """A transport that loses what is sent to some ranks, and is the real one in all else."""
+    """A transport that loses what is sent to some ranks, and is the real one in all else.
 
-    def __init__(self, inner: Transport) -> None:
-        self.inner = inner
+    Between cells nothing is lost, so that a cell which failed by it can be healed.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.inner = context.transport
+        self._context = context
         self.lost: set[int] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     def isend(self, data: Bytes, destination: int, tag: int) -> Request:
-        if destination in self.lost:
+        if destination in self.lost and self._context.cell:
             self.inner.check()
             return _Sent()
         return self.inner.isend(data, destination, tag)
@@ -64,7 +68,7 @@ def delay(seconds: float) -> None:
 
 
 def drop(destination: int) -> None:
-    """Lose what this rank sends to ``destination`` from now on; windows are not touched.
+    """Lose what this rank sends to ``destination`` in cells from now on; windows are not touched.
 
     Raises:
         ArgumentError: no such rank, or this one.
@@ -76,7 +80,7 @@ def drop(destination: int) -> None:
             f"0-{context.size - 1}"
         )
     if not isinstance(context.transport, _Leaky):
-        context.transport = cast(Transport, _Leaky(context.transport))
+        context.transport = cast(Transport, _Leaky(context))
     cast(_Leaky, context.transport).lost.add(destination)
 
 

@@ -15,7 +15,7 @@ import ifog
 from ifog import mischief, sabotage
 from ifog.chaos import ChaosReport
 from ifog.context import current
-from ifog.errors import ArgumentError, PeerFailedError
+from ifog.errors import ArgumentError, ClusterError, IfogError, PeerFailedError
 from ifog.testing import run_ranks
 
 
@@ -50,6 +50,7 @@ def test_a_delay_ends_when_the_cell_is_stopped():
 def test_a_dropped_edge_delivers_nothing_and_the_others_all():
     def work():
         r, n = ifog.rank(), ifog.size()
+        current().begin_cell(1, range(n))
         if r == 0:
             sabotage.drop(1)
         handle = ifog.neighbor_allgather_nonblocking(torch.tensor([r]))
@@ -72,6 +73,7 @@ def test_a_dropped_edge_delivers_nothing_and_the_others_all():
 
 def test_turned_off_an_edge_delivers_again():
     def work():
+        current().begin_cell(1, range(2))
         if ifog.rank() == 0:
             sabotage.drop(1)
             sabotage.off()
@@ -174,6 +176,49 @@ def test_windows_of_a_cell_that_failed_while_making_them_block_nothing(cluster):
     cluster.set_topology("ring")
 
 
+@pytest.fixture
+def bf(cluster):
+    """Runs a line of ``%bf`` over the session's cluster."""
+    from fakes import RecordingScreen
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    from ifog.magics.bf import BfMagics
+
+    config = Config()
+    config.HistoryManager.enabled = False
+    shell = InteractiveShell(config=config)
+    BfMagics(shell, RecordingScreen()).register()
+    return lambda line: shell.run_line_magic("bf", line)
+
+
+@pytest.mark.mpi
+def test_single_faults_for_teaching_come_and_go(cluster, bf, capsys):
+    bf("chaos delay 1 200ms")
+    said = capsys.readouterr().out.replace(NBSP, " ")
+    assert said.startswith("rank 1: every operation begins 0.200 s late")
+    result = cluster.run("bf.barrier()\nbf.barrier()", timeout=20)
+    assert result.status == "ok"
+    assert result.seconds > 0.39
+    bf("chaos off")
+    bf("chaos drop 0->1")
+    for _ in range(2):
+        result = cluster.run("bf.neighbor_allreduce(torch.ones(2))", timeout=5)
+        assert result.status != "ok"
+    bf("chaos off")
+    cluster.run("y = bf.neighbor_allreduce(torch.ones(2))", timeout=10).raise_for_error()
+    for wrong in ("delay 1 soon", "drop 0", "kill", "", "burn 2", "off now", "drop 0->9"):
+        with pytest.raises(IfogError):
+            bf(f"chaos {wrong}")
+    bf("chaos kill 2")
+    deadline = time.monotonic() + 10
+    while cluster.status().rows[2].state != "dead":
+        assert time.monotonic() < deadline
+    with pytest.raises(ClusterError, match="dead already"):
+        bf("chaos kill 2")
+
+
+NBSP = "\N{NO-BREAK SPACE}"
 WINDOWS = "bf.get_current_created_window_names"
 
 
@@ -182,3 +227,17 @@ def test_a_fault_that_is_not_noticed_is_reported_as_wrong(cluster):
     quiet = mischief._cell("x + 1", mischief._ENDED)
     said = quiet(mischief.Scene(cluster, (0, 1, 2, 3), random.Random(0)))
     assert said.startswith("ended 'ok' instead of error or interrupted")
+
+
+@pytest.mark.mpi
+def test_a_rank_that_was_lost_in_a_cell_and_replaced_is_not_lost_any_more(cluster):
+    deaf = (
+        "while bf.rank() == 1:\n    try:\n        while True: pass\n"
+        "    except KeyboardInterrupt: pass"
+    )
+    result = cluster.run(deaf, timeout=0.5)
+    assert result.errors[1].ename == "NoAnswer"
+    cluster.respawn()
+    assert cluster.status().trouble == ""
+    assert cluster.run("bf.barrier()", timeout=20).status == "ok"
+    assert cluster.pull("bf.rank()") == {0: 0, 1: 1, 2: 2, 3: 3}

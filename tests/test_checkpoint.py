@@ -17,7 +17,7 @@ import torch
 
 import ifog
 from ifog import manifest
-from ifog.errors import ArgumentError, CheckpointError
+from ifog.errors import ArgumentError, CheckpointError, ClusterError
 from ifog.testing import run_ranks
 
 
@@ -417,3 +417,88 @@ def test_a_save_killed_at_any_step_leaves_the_last_good_checkpoint(tmp_path):
     assert int(words[1]) >= 15
     assert int(words[6]) >= 10
     assert int(words[-1]) >= 1
+
+
+# On real ranks
+
+
+@pytest.mark.mpi
+def test_real_ranks_keep_their_variables_and_go_on_from_them(cluster, tmp_path):
+    make = (
+        "torch.manual_seed(bf.rank())\n"
+        "model = torch.nn.Linear(3, 2)\n"
+        "opt = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)\n"
+    )
+    step = (
+        "for _ in range(2):\n"
+        "    opt.zero_grad()\n"
+        "    model(torch.randn(4, 3)).square().mean().backward()\n"
+        "    opt.step()\n"
+    )
+    folder = repr(str(tmp_path / "run"))
+    first = f"{make}{step}bf.save({folder}, ['model', 'opt'])\n{step}w = model.weight.detach()"
+    cluster.run(first, timeout=60).raise_for_error()
+    straight = cluster.pull("w")
+    again = f"{make}bf.load({folder})\n{step}w = model.weight.detach()"
+    cluster.run(again, timeout=60).raise_for_error()
+    for rank, w in cluster.pull("w").items():
+        assert np.array_equal(w, straight[rank])
+    assert len({w.tobytes() for w in straight.values()}) == 4
+
+
+@pytest.mark.mpi
+def test_a_rank_that_cannot_save_stops_nobody(cluster, tmp_path):
+    cluster.run("x = torch.ones(2)\nif bf.rank() == 2: x = print", timeout=10).raise_for_error()
+    result = cluster.run(f"bf.save({str(tmp_path)!r}, ['x'])", timeout=20)
+    assert {error.ename for error in result.errors.values()} == {"CheckpointError"}
+    assert "rank 2: 'x': a builtins.builtin_function_or_method" in result.errors[0].evalue
+    assert cluster.run("bf.barrier()", timeout=10).status == "ok"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def notebook(cluster):
+    from fakes import RecordingScreen
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    from ifog.cluster import current as running
+    from ifog.magics.bf import BfMagics
+
+    config = Config()
+    config.HistoryManager.enabled = False
+    shell = InteractiveShell(config=config)
+    BfMagics(shell, RecordingScreen()).register()
+    yield shell
+    if running() is not cluster:
+        running().stop()
+
+
+@pytest.mark.mpi
+def test_the_magics_save_and_load_also_on_fewer_ranks(cluster, notebook, tmp_path, capsys):
+    from ifog.cluster import current as running
+
+    folder = tmp_path / "run"
+    cluster.run("x = torch.full((2,), float(bf.rank()))\nhelper = print", timeout=10)
+    notebook.run_line_magic("bf", f"save {folder}")
+    assert capsys.readouterr().out == f"x: kept in {folder}\n"
+    cluster.run("x = None", timeout=10)
+    with pytest.raises(ArgumentError, match="no 'y', only x"):
+        notebook.run_line_magic("bf", f"load {folder} y")
+    notebook.run_line_magic("bf", f"load {folder} x")
+    assert "x: loaded as 4 ranks saved it on " in capsys.readouterr().out
+    assert [float(x[0]) for x in cluster.pull("x").values()] == [0.0, 1.0, 2.0, 3.0]
+    notebook.run_line_magic("bf", f"load {folder} -n 2 --rule average")
+    assert "tensors averaged over those ranks" in capsys.readouterr().out
+    assert [float(x[0]) for x in running().pull("x").values()] == [1.5, 1.5]
+
+
+@pytest.mark.mpi
+def test_models_are_not_loaded_into_ranks_that_cannot_have_them(cluster, notebook, tmp_path):
+    cluster.run("model = torch.nn.Linear(1, 1)", timeout=10)
+    notebook.run_line_magic("bf", f"save {tmp_path} model")
+    with pytest.raises(ClusterError, match=r"model must exist before .* -n 2"):
+        notebook.run_line_magic("bf", f"load {tmp_path} -n 2")
+    assert cluster.pull("model.in_features") == dict.fromkeys(range(4), 1)
+    with pytest.raises(CheckpointError, match=r"no manifest\.json"):
+        notebook.run_line_magic("bf", f"load {tmp_path / 'nothing'}")
