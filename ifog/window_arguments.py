@@ -17,7 +17,23 @@ from ifog.exchange import Parcel
 from ifog.operation import host
 from ifog.plans import mixing_plan
 
-__all__ = ["factor", "factors", "payload", "row"]
+__all__ = ["factor", "factors", "payload", "require_holdable", "row"]
+
+_DTYPES = (torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def require_holdable(tensor: Any) -> None:
+    """Check that a window can be made of this.
+
+    Raises:
+        ArgumentError: no tensor, or of a dtype that windows do not have.
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise ArgumentError(f"a window needs a torch tensor, got {type(tensor).__name__}")
+    if tensor.dtype not in _DTYPES:
+        raise ArgumentError(
+            f"a window cannot hold {tensor.dtype}; convert the tensor to one of {list(_DTYPES)}"
+        )
 
 
 def payload(tensor: Any, like: torch.Tensor, name: str, op: str) -> torch.Tensor:

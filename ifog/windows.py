@@ -23,11 +23,10 @@ from ifog.handle import Handle, Moving, Operation
 from ifog.kernels import mean, weighted_sum
 from ifog.operation import Outcome, launch, to_all
 from ifog.telemetry import now
-from ifog.window_arguments import factor, factors, payload, row
+from ifog.window_arguments import factor, factors, payload, require_holdable, row
 
 __all__ = ["Window"]
 
-_DTYPES = (torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NOTHING = torch.empty(0, dtype=torch.uint8, device="cpu")
 
 
@@ -58,12 +57,7 @@ class Window:
 
     def __init__(self, tensor: torch.Tensor, name: str, *, zero_init: bool = False) -> None:
         context = current()
-        if not isinstance(tensor, torch.Tensor):
-            raise ArgumentError(f"a window needs a torch tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in _DTYPES:
-            raise ArgumentError(
-                f"a window cannot hold {tensor.dtype}; convert the tensor to one of {list(_DTYPES)}"
-            )
+        require_holdable(tensor)
         if name in context.windows:
             raise ArgumentError(f"there is a window {name!r} already; free it first")
         self.name = name
