@@ -265,8 +265,8 @@ def test_ranks_in_different_operations_are_told_of(start):
     finally:
         clock.cancel()
     assert re.fullmatch(
-        r"ifog: ranks 0-1 have waited \S+ s for rank 2 in barrier \(program.py:5\); "
-        r"rank 2 has waited \S+ s for ranks 0 and 1 in allreduce\('x'\) \(program.py:5\); "
+        r"ifog: ranks 0 and 1 have waited [\d.]+\ss for rank 2 in barrier \(program.py:5\); "
+        r"rank 2 has waited [\d.]+\ss for ranks 0 and 1 in allreduce\('x'\) \(program.py:5\); "
         "this cannot end by itself\n",
         line,
     ), line
@@ -277,11 +277,11 @@ def test_a_rank_that_computes_long_is_told_of_as_such(start):
     status, _, err = start("-n", "2", "--stall", "1", "program.py", script=script).finish()
     assert status == 0
     assert re.match(
-        r"ifog: rank 0 has waited \S+ s for rank 1 in barrier \(program.py:6\); "
+        r"ifog: rank 0 has waited [\d.]+\ss for rank 1 in barrier \(program.py:6\); "
         "rank 1 is still computing\n",
         err,
     )
-    assert len(err.splitlines()) == 2  # at one second and at two
+    assert 2 <= len(err.splitlines()) <= 3  # at one second, at two, and not after each
 
 
 def test_nothing_is_said_of_waits_when_that_is_off(start):
