@@ -22,7 +22,6 @@ from ifog.errors import (
     ClusterError,
     IfogError,
     NoClusterError,
-    NotAvailableError,
 )
 from ifog.numbers import counted, named
 from ifog.stalls import PATIENCE
@@ -80,9 +79,7 @@ class Cluster:
         self._seq = 0
         self._cells: list[Cell] = []
         self._abandoned: list[Cell] = []  # results are there, but a rank has not come back
-        self._wounded = False
-        self._healing: dict[int, Any] = {}
-        self._noticed: set[int] = set()  # deaths after which it was asked what is to follow
+        self._rescue = rescue.Rescue()
         self._lock = threading.RLock()
         self._nudged = threading.Event()
         self._closing = threading.Event()
@@ -116,8 +113,8 @@ class Cluster:
             from ifog.line import connect
 
             line = connect(self.n, self.events, tell, sealed=self.sealed)
-            self._line, self._cells, self._wounded, self._healing = line, [], False, {}
-            self._abandoned, self._noticed = [], set()
+            self._line, self._cells, self._abandoned = line, [], []
+            self._rescue = rescue.Rescue()
             self.running, self.started = True, time.time()
             _current = self
             atexit.register(self.stop)
@@ -256,7 +253,7 @@ class Cluster:
         try:
             line.call(line.living, f"setting the topology {label!r}", "set_topology", label)
         except IfogError:
-            self._wounded = True
+            self._rescue.wounded = True
             self._heal(line, _HEAL_TIMEOUT)
             raise
 
@@ -278,7 +275,7 @@ class Cluster:
         self, ranks: Sequence[int], seq: int, cause: str, *, deep: bool = False
     ) -> None:
         """End waits in cell ``seq`` with an error that names ``cause``; does not block."""
-        self._wounded = True
+        self._rescue.wounded = True
         line, lost = self._line, {}
         if line is not None and cause.startswith(("RankDied", "RankStopped")):
             # The ranks may have healed inside the cell before this news comes.
@@ -353,7 +350,7 @@ class Cluster:
         line.look()
         if trouble := self._trouble():
             raise ClusterError(trouble)
-        if not self._wounded:
+        if not self._rescue.wounded:
             return line
         if running := self.running_cells():
             numbers = ", ".join(str(cell.seq) for cell in running)
@@ -368,14 +365,7 @@ class Cluster:
     def _heal(self, line: Line, timeout: float) -> ClusterError | None:
         """Make the communicator usable again on all ranks; returns what prevented it."""
         with self._lock:
-            if not self._wounded:
-                return None
-            try:
-                rescue.heal(line, self._healing, timeout)
-            except ClusterError as error:
-                return error
-            self._wounded = False
-            return None
+            return self._rescue.heal(line, timeout)
 
     def heal(self) -> str:
         """Let the living ranks go on without those that died; returns what was done.
@@ -393,11 +383,9 @@ class Cluster:
         if running := self.running_cells():
             raise ClusterError(f"cell {running[0].seq} still runs; wait for it or interrupt it")
         with self._lock:
-            killed = rescue.silence(line, self._away())
+            told = self._rescue.go_on(line, self._away(), _HEAL_TIMEOUT)
             self._abandoned = []  # whoever was lost in a cell is dead now, and may come anew
-            told = rescue.go_on(line, self._healing, _HEAL_TIMEOUT)
-            self._wounded = False
-        return (f"{named(killed)} did not answer and had to be killed; " if killed else "") + told
+        return told
 
     def respawn(self, state: Sequence[str] = (), progress: Progress | None = None) -> str:
         """Have all ranks again: the living keep their variables; returns what was done.
@@ -412,45 +400,19 @@ class Cluster:
         Raises:
             ClusterError: a cell runs, no rank is left, or fresh ranks could not be started.
         """
-        tell, begun = progress or (lambda _: None), time.monotonic()
-        line = self._connected()
-        if not line.dead and not line.stopped and not self._away():
-            return "all ranks live"
-        with self._lock:
-            try:
-                self.heal()
-                sources = respawn.givers(line, line.dead)
-                if self.sealed:
-                    raise NotAvailableError("a sealed cluster lets no new process in")
-                told = respawn.in_place(line, sources, state, tell)
-            except IfogError as error:
-                if line.broken or not line.living or self.running_cells():
-                    raise
-                told = f"not in place ({error}): " + self._start_around(line, state, tell)
-        return f"{told}; {time.monotonic() - begun:.1f} s"
-
-    def _start_around(self, line: Line, state: Sequence[str], tell: Progress) -> str:
         from ifog.line import connect
 
-        living = line.living
-        sources = dict.fromkeys(sorted(set(range(self.n)) - set(living)), living[0])
+        line, tell = self._connected(), progress or (lambda _: None)
+        if not line.dead and not line.stopped and not self._away():
+            return "all ranks live"
+        if running := self.running_cells():
+            raise ClusterError(f"cell {running[0].seq} still runs; wait for it or interrupt it")
         start = partial(connect, self.n, self.events, tell, sealed=self.sealed)
-        self._line, told = respawn.around(line, sources, state, start)
-        self._wounded, self._abandoned = False, []
-        self._healing.clear()
-        self._noticed.clear()
-        return told
-
-    def _look_after_deaths(self, line: Line) -> None:
-        """Go on without ranks that died, if the cells said so; they are asked once a death."""
-        fresh = set(line.dead) - line.gone - self._noticed
-        if not fresh or line.broken or self.running_cells():
-            return
-        self._noticed |= fresh
         with self._lock:
-            if rescue.wants_to_go_on(line):
-                rescue.go_on(line, self._healing, _HEAL_TIMEOUT)
-                self._wounded = False
+            fresh, told = respawn.replaced(line, self.heal, state, start, sealed=self.sealed)
+            if fresh is not line:
+                self._line, self._rescue, self._abandoned = fresh, rescue.Rescue(), []
+        return told
 
     def _keep(self) -> None:
         while not self._closing.is_set():
@@ -465,7 +427,12 @@ class Cluster:
                     self._account(cell, rank, line)
                 if cell.step():
                     self._settle(cell, line)
-            self._look_after_deaths(line)
+            if not self.running_cells():
+                self._look_after_deaths(line)
+
+    def _look_after_deaths(self, line: Line) -> None:
+        with self._lock:
+            self._rescue.look_after(line, _HEAL_TIMEOUT)
 
     @staticmethod
     def _account(cell: Cell, rank: int, line: Line) -> None:
@@ -480,15 +447,13 @@ class Cluster:
     def _settle(self, cell: Cell, line: Line) -> None:
         with self._lock:
             self._cells.remove(cell)
-            self._wounded = self._wounded or cell.troubled()
+            self._rescue.wounded |= cell.troubled()
             if cell.unstoppable():
                 self._abandoned.append(cell)
-        try:
+        if not self.running_cells():
             self._look_after_deaths(line)
-        except ClusterError:
-            self._wounded = True
         gone = self._trouble() or cell.unstoppable()
-        if self._wounded and not gone and not self.running_cells():
+        if self._rescue.wounded and not gone and not self.running_cells():
             self._heal(line, cell.healing_time(_HEAL_TIMEOUT))
         cell.finish()
 

@@ -17,7 +17,7 @@ from ifog.numbers import named
 if TYPE_CHECKING:
     from ifog.line import Line
 
-__all__ = ["go_on", "heal", "silence", "wants_to_go_on"]
+__all__ = ["Rescue"]
 
 _ANSWER_TIMEOUT = 2.0
 _DEATH_TIMEOUT = 5.0
@@ -25,7 +25,7 @@ _NEWS = 1.0  # seconds that the news of a death may take
 _PAUSE = 0.05
 
 
-def silence(line: Line, away: Iterable[int]) -> list[int]:
+def _silence(line: Line, away: Iterable[int]) -> list[int]:
     """Kill the ranks that are stopped, lost in a cell (``away``) or do not answer; returns them.
 
     Raises:
@@ -48,59 +48,97 @@ def silence(line: Line, away: Iterable[int]) -> list[int]:
     return sorted(silent)
 
 
-def heal(line: Line, futures: dict[int, Any], timeout: float) -> dict[int, Any]:
-    """What all living ranks answer to the request to heal.
+class Rescue:
+    """What a cluster knows about the healing of its ranks.
 
-    Args:
-        line: to the ranks.
-        futures: of requests under way; filled when it is empty, and emptied when all have answered.
-        timeout: seconds in which they must.
-
-    Raises:
-        ClusterError: they did not, or one failed.
+    Attributes:
+        wounded: whether an operation may have been left half done, so that all must heal.
     """
-    # Ranks that answered an earlier, unfinished healing still wait inside it.
-    if not futures:
-        futures |= {rank: line.apply(rank, "request", "heal") for rank in line.living}
-    while True:
-        for rank in set(futures) & set(line.dead):
-            del futures[rank]
+
+    def __init__(self) -> None:
+        self.wounded = False
+        self._futures: dict[int, Any] = {}
+        self._noticed: set[int] = set()  # deaths after which the ranks were asked what follows
+
+    def heal(self, line: Line, timeout: float) -> ClusterError | None:
+        """Make operations possible again on all living ranks; returns what prevented it."""
+        if not self.wounded:
+            return None
         try:
-            answers = line.gather(futures, timeout, "healing after a stopped cell")
-        except IfogError as error:
-            if all(future.done() for future in futures.values()):
-                futures.clear()
-            elif set(futures) & set(line.dead) and not line.broken:
-                continue  # one more died: the others notice and heal without it
-            raise ClusterError(str(error)) from error
-        futures.clear()
-        return answers
+            self._healed(line, timeout)
+        except ClusterError as error:
+            return error
+        self.wounded = False
+        return None
 
+    def _healed(self, line: Line, timeout: float) -> dict[int, Any]:
+        # Ranks that answered an earlier, unfinished healing still wait inside it.
+        futures = self._futures
+        if not futures:
+            futures |= {rank: line.apply(rank, "request", "heal") for rank in line.living}
+        while True:
+            for rank in set(futures) & set(line.dead):
+                del futures[rank]
+            try:
+                answers = line.gather(futures, timeout, "healing after a stopped cell")
+            except IfogError as error:
+                if all(future.done() for future in futures.values()):
+                    futures.clear()
+                elif set(futures) & set(line.dead) and not line.broken:
+                    continue  # one more died: the others notice and heal without it
+                raise ClusterError(str(error)) from error
+            futures.clear()
+            return answers
 
-def go_on(line: Line, futures: dict[int, Any], timeout: float) -> str:
-    """Let the living go on without the dead; returns what became of the graph.
+    def go_on(self, line: Line, away: Iterable[int], timeout: float) -> str:
+        """Let the living go on without the dead, and without those that do not answer.
 
-    Raises:
-        ClusterError: they cannot agree.
-    """
-    while True:
-        known = set(line.dead)
-        try:
-            answers = heal(line, futures, timeout)
-        except ClusterError:
-            if line.broken or not _more_died(line, known):
-                raise
-            continue
-        line.look()
-        living = line.living
-        if not living:
-            raise ClusterError("all ranks are dead; start fresh ones with %bf restart")
-        if all(list(answers[rank]["alive"]) == living for rank in living if rank in answers):
-            break
-    line.gone |= set(line.dead)
-    told = f"{named(line.dead)} left out, {named(living)} go on"
-    graph = str(answers[living[0]]["graph"])
-    return f"{told}; {graph}" if graph else told
+        Args:
+            line: to the ranks.
+            away: ranks that did not come back from a cell.
+            timeout: seconds in which the living must agree.
+
+        Returns:
+            What was done, and what became of the graph.
+
+        Raises:
+            ClusterError: they cannot agree.
+        """
+        killed = _silence(line, away)
+        while True:
+            known = set(line.dead)
+            try:
+                answers = self._healed(line, timeout)
+            except ClusterError:
+                if line.broken or not _more_died(line, known):
+                    raise
+                continue
+            line.look()
+            living = line.living
+            if not living:
+                raise ClusterError("all ranks are dead; start fresh ones with %bf restart")
+            if all(list(answers[rank]["alive"]) == living for rank in living if rank in answers):
+                break
+        line.gone |= set(line.dead)
+        self.wounded = False
+        told = [f"{named(killed)} did not answer and had to be killed"] if killed else []
+        if line.gone:
+            told.append(f"{named(line.gone)} left out, {named(living)} go on")
+        told.append(str(answers[living[0]]["graph"]) or "all ranks live and can go on")
+        return "; ".join(told)
+
+    def look_after(self, line: Line, timeout: float) -> None:
+        """Go on without ranks that died, if the cells said so; they are asked once a death."""
+        self._noticed &= set(line.dead)
+        fresh = set(line.dead) - line.gone - self._noticed
+        if not fresh or line.broken:
+            return
+        self._noticed |= fresh
+        if _wish_to_go_on(line):
+            try:
+                self.go_on(line, (), timeout)
+            except ClusterError:
+                self.wounded = True  # whoever runs the next cell is told
 
 
 def _more_died(line: Line, known: Collection[int]) -> bool:
@@ -112,7 +150,7 @@ def _more_died(line: Line, known: Collection[int]) -> bool:
     return set(line.dead) != set(known)
 
 
-def wants_to_go_on(line: Line) -> bool:
+def _wish_to_go_on(line: Line) -> bool:
     """Whether the cell said, on every rank that lives, what is to follow a death: the others go on.
 
     Those that have healed already want it, too.

@@ -12,43 +12,76 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ifog.errors import ClusterError
+from ifog.errors import ClusterError, IfogError, NotAvailableError
 from ifog.numbers import named
 
 if TYPE_CHECKING:
     from ifog.line import Line
 
-__all__ = ["around", "givers", "in_place"]
+__all__ = ["replaced"]
 
 _TIMEOUT = 20.0
 _KEEP_TIMEOUT = 60.0
 _PAUSE = 0.02
 
 
-def givers(line: Line, dead: Iterable[int]) -> dict[int, int]:
+def replaced(
+    line: Line,
+    heal: Callable[[], object],
+    names: Sequence[str],
+    connect: Callable[..., Line],
+    *,
+    sealed: bool,
+) -> tuple[Line, str]:
+    """All ranks again; returns the line to them, which may be a new one, and what was done.
+
+    Args:
+        line: to the ranks, some of which are dead or do not answer.
+        heal: lets the living go on.
+        names: of the variables that a new rank gets from a neighbour of the dead one.
+        connect: starts new ranks, as many as there were.
+        sealed: the ranks cannot be joined by a new one.
+
+    Raises:
+        IfogError: neither way worked.
+    """
+    begun = time.monotonic()
+    try:
+        heal()
+        sources = _givers(line, line.dead)
+        if sealed:
+            raise NotAvailableError("a sealed cluster lets no new process in")
+        told = in_place(line, sources, names)
+    except IfogError as error:
+        living = line.living
+        if line.broken or not living:
+            raise
+        sources = dict.fromkeys(sorted(set(line.about) - set(living)), living[0])
+        line, how = around(line, sources, names, connect)
+        told = f"not in place ({error}): {how}"
+    return line, f"{told}; {time.monotonic() - begun:.1f} s"
+
+
+def _givers(line: Line, dead: Iterable[int]) -> dict[int, int]:
     """For each dead rank a living neighbour, whose variables are to stand for its own."""
     first = line.living[0]
     answers = {r: line.apply(first, "request", "newcomer", "giver", r) for r in dead}
     return line.gather(answers, _TIMEOUT, "finding neighbours")
 
 
-def in_place(
-    line: Line, sources: Mapping[int, int], names: Sequence[str], tell: Callable[[str], None]
-) -> str:
+def in_place(line: Line, sources: Mapping[int, int], names: Sequence[str]) -> str:
     """Replace dead ranks one after the other; returns what was done.
 
     Args:
         line: to ranks that have healed.
         sources: for each dead rank, the one that gives its variables.
         names: of these variables.
-        tell: called with short lines about what is going on.
 
     Raises:
         IfogError: it did not work; the ranks left may hang.
     """
     refused: dict[str, str] = {}
     for rank in sorted(sources):
-        tell(f"starting rank {rank} anew")
         _replace(line, rank)
         if names:
             refused |= _hand_over(line, sources[rank], rank, names)
@@ -97,7 +130,7 @@ def around(
     line: Line,
     sources: Mapping[int, int],
     names: Sequence[str],
-    connect: Callable[[], Line],
+    connect: Callable[..., Line],
 ) -> tuple[Line, str]:
     """Bring the living ranks' variables into a new world; returns its line, and what was done.
 
