@@ -145,6 +145,8 @@ class _Run:
                 counts = f"hung {len(self._hung)}, wrong {len(self._wrong)}"
                 counts += f", leaked {len(self._leaked)}"
                 self._tell(f"{count}  {self._fault}: {took}  ({counts})")
+        except KeyboardInterrupt:
+            self._tell("interrupted; so far:")
         finally:
             self._fault = "stop"
             self._stop()
