@@ -163,7 +163,7 @@ def win_get_nonblocking(
     return _window(name).get(src_weights=src_weights, require_mutex=require_mutex)
 
 
-def win_update(
+def win_update(  # noqa: PLR0917 - BlueFog's signature
     name: str,
     self_weight: float | None = None,
     neighbor_weights: Mapping[int, float] | None = None,

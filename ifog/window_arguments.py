@@ -74,7 +74,7 @@ def factor(value: Any, dtype: torch.dtype, what: str, op: str) -> float:
 
 
 def factors(
-    rank: int, given: Any, near: Sequence[int], dtype: torch.dtype, what: str, op: str
+    rank: int, given: Any, near: Sequence[int], dtype: torch.dtype, *, what: str, op: str
 ) -> dict[int, float]:
     """{rank: weight} of what was given: a mapping, ranks, or None for all of ``near``.
 
@@ -127,7 +127,9 @@ def row(
             )
         own = factor(self_weight, dtype, "self_weight", op)
         near = sorted(context.weights.src)
-        weights = factors(context.rank, neighbor_weights, near, dtype, "neighbor_weights", op)
+        weights = factors(
+            context.rank, neighbor_weights, near, dtype, what="neighbor_weights", op=op
+        )
         if not dtype.is_floating_point:
             return own, dict(sorted(weights.items())), False
     plan = mixing_plan(

@@ -11,8 +11,8 @@ from ifog.errors import ArgumentError, ClusterError, NoClusterError
 from ifog.magics.chaos import chaos
 from ifog.magics.options import closest, parse_ranks, split_options, whole
 from ifog.magics.runner import DEFAULT_RANKS, Runner
-from ifog.magics.stuck import interrupt, stacks, why
 from ifog.magics.saves import load, save
+from ifog.magics.stuck import interrupt, stacks, why
 from ifog.magics.survival import heal, respawn
 from ifog.numbers import count, counted, number, rank_ranges
 

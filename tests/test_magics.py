@@ -236,7 +236,7 @@ def test_a_stall_is_shown_live_reported_and_raised_in_few_words(bench):
         cell.stall, cell.finished = why, {0: 0, 1: 0}
 
     bench.home.cluster.prepare = stall
-    with pytest.raises(CellError, match="^Stopped: rank 1 had finished this cell; 1 rank was wait"):
+    with pytest.raises(CellError, match=r"^Stopped: rank 1 had finished this cell; 1 rank"):
         bench.cell("", "x")
     assert "stopped  1 rank waited for rank 1, which had finished this cell" in bench.screen.text
     assert bench.screen.displays[-1].text.splitlines() == [

@@ -129,9 +129,7 @@ def test_strip_of_an_interrupt_counts_who_came_back():
     strip.feed(start(n=2) + rounds(n=2, steps=3)[:-1])
     stopped = {r: RankError("KeyboardInterrupt", "") for r in range(2)}
     result = Result((0, 1), 2.23, 3, 0, 0.0, "interrupted", stopped)
-    assert plain(strip.close(result)) == (
-        "interrupted  2 of 2 ranks came back  2.23 s"
-    )
+    assert plain(strip.close(result)) == ("interrupted  2 of 2 ranks came back  2.23 s")
 
 
 def test_strip_of_a_raising_rank_is_red_before_the_others_have_ended():
