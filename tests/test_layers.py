@@ -23,13 +23,21 @@ LAYERS = (
     ("gossip", "hierarchical", "machines"),
     ("testing", "demo_ranks", "sabotage", "forgery", "iopub", "faults", "cargo", "newcomer"),
     ("endings",),
-    ("endings",),
     ("engine", "px"),
     ("bench",),
     ("bluefog",),
 )
 CLIENT = (
-    ("telemetry", "errors", "manifest", "numbers", "quantities", "topology", "weights", "schedules"),
+    (
+        "telemetry",
+        "errors",
+        "manifest",
+        "numbers",
+        "quantities",
+        "topology",
+        "weights",
+        "schedules",
+    ),
     ("watchdog", "clocks", "forgery", "messages", "spectrum", "status", "vitals"),
     ("footprint", "mpiexec", "hosts", "program", "streams", "verdict", "launched"),
     ("ranks", "holdups", "waitgraph"),
