@@ -115,16 +115,23 @@ def _grouped(errors: dict[int, RankError]) -> list[str]:
 def at_release(states: Mapping[int, State]) -> dict[int, State]:
     """The waits of ranks that were released at about the same time, without those about to end.
 
-    A peer that is ahead in the same operation had sent its message, which was under way.
+    A peer that was ahead in the same operation had sent its message, which was under way; so had
+    one in the same round of it that waited as well.
     """
     found = dict(states)
     for rank, state in states.items():
-        others = [states.get(peer, state) for peer in state.peers]
-        ahead = [(p.op, p.name) == (state.op, state.name) and p.step > state.step for p in others]
-        left = tuple(p for p, sent in zip(state.peers, ahead, strict=True) if not sent)
-        if any(ahead):
+        ahead = {peer for peer in state.peers if _had_sent(states.get(peer), state, rank)}
+        left = tuple(peer for peer in state.peers if peer not in ahead)
+        if ahead:
             found[rank] = state._replace(peers=left or state.peers, moving=not left)
     return found
+
+
+def _had_sent(peer: State | None, state: State, rank: int) -> bool:
+    if peer is None or peer.kind != "waiting" or (peer.op, peer.name) != (state.op, state.name):
+        return False
+    together = rank in peer.peers or state.op.startswith("neighbor_")
+    return peer.step > state.step or (peer.step == state.step and together)
 
 
 def ending(error: RankError | None, rounds: int = 0) -> State:

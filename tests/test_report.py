@@ -6,6 +6,7 @@ import pytest
 from outputs import RankError, Result, parsed
 
 from ifog.magics.report import report_html, report_of, report_text
+from ifog.results import at_release
 from ifog.why import State, explain
 
 
@@ -95,3 +96,24 @@ def test_what_a_rank_says_cannot_become_part_of_the_page():
     errors = {0: RankError("ValueError", "<script>", None, "", None, "<i>")}
     html = report_html(report_of(Result((0, 1), status="error", errors=errors, why=why)))
     assert not {"script", "b", "i"} & set(parsed(html).seen)
+
+
+def test_ranks_of_one_round_that_were_released_had_sent_each_other():
+    states = {
+        0: State("waiting", op="neighbor_allreduce", name="x", step=11, peers=(2, 3)),
+        1: State("raised", detail="ValueError", rounds=11),
+        2: State("waiting", op="neighbor_allreduce", name="x", step=11, peers=(0, 1)),
+        3: State("waiting", op="neighbor_allreduce", name="x", step=11, peers=(2,)),
+    }
+    told = explain(at_release(states), 0.0, over=True)
+    assert told.kind == "absent"
+    assert told.causes == (1,)
+    assert "one another" not in told.sentence
+
+
+def test_ranks_in_different_operations_had_sent_nothing():
+    states = {
+        0: State("waiting", op="neighbor_allreduce", name="x", peers=(1,)),
+        1: State("waiting", op="neighbor_allreduce", name="y", peers=(0,)),
+    }
+    assert at_release(states) == states
