@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -305,6 +306,20 @@ class Cell:
             outputs=tuple(self.outputs),
             finished={end.rank: end.rounds for end in ends},
             why=self._why(),
+        )
+        self._finished.set()
+
+    def break_off(self, error: Exception) -> None:
+        """End the cell because the notebook's side failed to look after it."""
+        if self._finished.is_set():
+            return
+        text = f"{error}; this is an error of ifog itself, the ranks may still run the cell"
+        trace = "".join(traceback.format_exception(error))
+        told = RankError(type(error).__name__, text, None, "", None, trace)
+        seconds = time.monotonic() - self._begun
+        errors, outputs = dict.fromkeys(self.ranks, told), tuple(self.outputs)
+        self._result = CellResult(
+            self.seq, self.ranks, seconds, 0, 0, 0.0, "error", errors, outputs
         )
         self._finished.set()
 

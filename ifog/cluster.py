@@ -423,12 +423,25 @@ class Cluster:
                 continue
             line.look()
             for cell in self.running_cells():
-                for rank in cell.missing():
-                    self._account(cell, rank, line)
-                if cell.step():
-                    self._settle(cell, line)
+                try:
+                    self._look_after(cell, line)
+                except Exception as error:  # whatever goes wrong on this side, the cell ends
+                    self._break_off(cell, error)
             if not self.running_cells():
                 self._look_after_deaths(line)
+
+    def _look_after(self, cell: Cell, line: Line) -> None:
+        for rank in cell.missing():
+            self._account(cell, rank, line)
+        if cell.step():
+            self._settle(cell, line)
+
+    def _break_off(self, cell: Cell, error: Exception) -> None:
+        with self._lock:
+            if cell in self._cells:
+                self._cells.remove(cell)
+            self._rescue.wounded = True
+        cell.break_off(error)
 
     def _look_after_deaths(self, line: Line) -> None:
         with self._lock:

@@ -13,7 +13,7 @@ import pytest
 from cells import wait_until
 
 from ifog import launcher, line, watchdog
-from ifog.cluster import CellResult, Cluster, current
+from ifog.cluster import Cell, CellResult, Cluster, current
 from ifog.errors import (
     ArgumentError,
     CellError,
@@ -296,3 +296,17 @@ def test_waiting_threads_all_get_the_result(cluster):
     for thread in threads:
         thread.join(timeout=20)
     assert [result.status for result in found] == ["ok"] * 3
+
+
+@pytest.mark.mpi
+def test_a_failure_of_the_notebooks_side_ends_the_cell_and_the_next_one_works(cluster, monkeypatch):
+    def broken(*_):
+        raise TypeError("planted")
+
+    monkeypatch.setattr(Cell, "finish", broken)
+    result = cluster.run("x = 1", timeout=20)
+    assert result.status == "error"
+    with pytest.raises(CellError, match="TypeError: planted"):
+        result.raise_for_error()
+    monkeypatch.undo()
+    cluster.run("bf.barrier()", timeout=20).raise_for_error()
