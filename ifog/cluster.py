@@ -110,7 +110,7 @@ class Cluster:
                     f"a cluster of {counted(_current.n)} has been running since {since}, and a "
                     f"process has one at a time: use it, or stop it first with `%bf stop`"
                 )
-            from ifog.line import connect
+            from ifog.connecting import connect
 
             line = connect(self.n, self.events, tell, sealed=self.sealed)
             self._line, self._cells, self._abandoned = line, [], []
@@ -400,7 +400,7 @@ class Cluster:
         Raises:
             ClusterError: a cell runs, no rank is left, or fresh ranks could not be started.
         """
-        from ifog.line import connect
+        from ifog.connecting import connect
 
         line, tell = self._connected(), progress or (lambda _: None)
         if not line.dead and not line.stopped and not self._away():

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import psutil
 
 from ifog import watchdog
+from ifog.connecting import connect
 from ifog.errors import ClusterError, IfogError, PeerFailedError
-from ifog.line import Line, connect
+from ifog.line import Line
 from ifog.telemetry import EventLog
 
 __all__ = ["PIDS", "Record", "Standing", "profile_folder", "stop"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cells import wait_until
 
-from ifog import launcher, line, watchdog
+from ifog import connecting, launcher, watchdog
 from ifog.cluster import Cell, CellResult, Cluster, current
 from ifog.errors import (
     ArgumentError,
@@ -234,10 +234,10 @@ def test_a_failed_start_shows_the_log_and_leaves_nothing(tmp_path, monkeypatch):
             jobs.append(self)
 
     monkeypatch.setattr(launcher, "mpiexec", lambda: str(script))
-    monkeypatch.setattr(line, "Job", Recorded)
+    monkeypatch.setattr(connecting, "Job", Recorded)
     monkeypatch.setattr(tempfile, "tempdir", str(private))
     with pytest.raises(ClusterStartError, match="mpiexec ended") as caught:
-        line.connect(2, EventLog(), told.append)
+        connecting.connect(2, EventLog(), told.append)
     assert "there are not enough slots here" in str(caught.value)
     assert "try fewer ranks" in str(caught.value)
     assert any("trying once more" in text for text in told)
@@ -260,9 +260,9 @@ def test_progress_that_cannot_be_told_ends_the_start_as_it_is(monkeypatch, sign)
         if sign in text:
             raise BrokenPipeError(text)
 
-    monkeypatch.setattr(line, "Job", Recorded)
+    monkeypatch.setattr(connecting, "Job", Recorded)
     with pytest.raises(BrokenPipeError):
-        line.connect(1, EventLog(), tell)
+        connecting.connect(1, EventLog(), tell)
     assert len(jobs) == (sign != "starting")
     assert [watchdog.carriers(job.token) for job in jobs] == [[] for _ in jobs]
 
@@ -270,7 +270,7 @@ def test_progress_that_cannot_be_told_ends_the_start_as_it_is(monkeypatch, sign)
 @pytest.mark.mpi
 def test_one_rank_is_not_spoken_of_as_many():
     told: list[str] = []
-    line.connect(1, EventLog(), told.append).stop()
+    connecting.connect(1, EventLog(), told.append).stop()
     assert told[0] == "starting 1 rank"
     assert told[-1].startswith("1 rank is ready after")
 

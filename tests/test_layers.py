@@ -47,6 +47,7 @@ CLIENT = (
     ("run",),
     ("results", "stalls"),
     ("cell", "line"),
+    ("connecting",),
     ("rescue", "respawn"),
     ("cluster",),
     ("bench", "chaos", "demo", "mischief", "screen", "standing"),

@@ -19,15 +19,15 @@ from ifog import watchdog
 
 KERNEL = """
 import json, sys
-import ifog.line
+import ifog.connecting
 from ifog.cluster import Cluster
 
-class Told(ifog.line.Job):
+class Told(ifog.connecting.Job):
     def __init__(self, n, **options):
         super().__init__(n, **options)
         print(json.dumps([self.token, str(self._home), str(self._memory)]), flush=True)
 
-ifog.line.Job = Told
+ifog.connecting.Job = Told
 cluster = Cluster(2).start(lambda text: print(text, flush=True))
 """
 RUNS = (
