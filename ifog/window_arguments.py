@@ -6,7 +6,7 @@ Nothing is sent before these checks have passed, so a refused call leaves the wi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -74,13 +74,14 @@ def factor(value: Any, dtype: torch.dtype, what: str, op: str) -> float:
 
 
 def factors(
-    rank: int, given: Any, near: Sequence[int], dtype: torch.dtype, *, what: str, op: str
+    rank: int, given: Any, around: Iterable[int], dtype: torch.dtype, *, what: str, op: str
 ) -> dict[int, float]:
-    """{rank: weight} of what was given: a mapping, ranks, or None for all of ``near``.
+    """{rank: weight} of what was given: a mapping, ranks, or None for all of ``around``.
 
     Raises:
-        ArgumentError: a rank is not in ``near``, or is named twice, or its weight is no number.
+        ArgumentError: a rank is not in ``around``, or is named twice, or its weight is no number.
     """
+    near = sorted(around)
     if given is None:
         given = near
     if not isinstance(given, Mapping):
@@ -92,7 +93,7 @@ def factors(
     strangers = sorted(set(found) - set(near))
     if strangers:
         raise ArgumentError(
-            f"{op} on rank {rank}: {what} names {strangers}, but only {list(near)} are neighbours "
+            f"{op} on rank {rank}: {what} names {strangers}, but only {near} are neighbours "
             "in the graph; name only those"
         )
     return found
@@ -126,7 +127,7 @@ def row(
                 f"{type(neighbor_weights).__name__}"
             )
         own = factor(self_weight, dtype, "self_weight", op)
-        near = sorted(context.weights.src)
+        near = context.weights.src
         weights = factors(
             context.rank, neighbor_weights, near, dtype, what="neighbor_weights", op=op
         )

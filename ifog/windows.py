@@ -378,9 +378,7 @@ class Window:
                 memory.release(keys)
 
     def _factors(self, given: Any, around: Iterable[int], what: str, op: str) -> dict[int, float]:
-        return factors(
-            self._context.rank, given, sorted(around), self.tensor.dtype, what=what, op=op
-        )
+        return factors(self._context.rank, given, around, self.tensor.dtype, what=what, op=op)
 
     def _in_turn(self, steps: Operation[Outcome]) -> Operation[Outcome]:
         """Run sends and gets of one window in the order in which they were called."""
