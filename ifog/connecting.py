@@ -29,6 +29,7 @@ def connect(
     module: str = "ifog.engine",
     *,
     sealed: bool = False,
+    foreign: bool = False,
 ) -> Line:
     """Start ``n`` ranks, trying twice.
 
@@ -38,6 +39,7 @@ def connect(
         tell: called with short lines about what is going on.
         module: where the functions live that make an engine a rank and serve its client.
         sealed: let the ranks talk over shared memory only.
+        foreign: clients that are not ifog's connect as well, and begin to work at once.
 
     Raises:
         ClusterStartError: they did not come up; carries the launcher's log.
@@ -45,10 +47,10 @@ def connect(
     begun = time.monotonic()
     tell(f"starting {counted(n)}")
     try:
-        line = _attempt(Job(n, sealed=sealed), events, tell, module)
+        line = _attempt(Job(n, sealed=sealed, foreign=foreign), events, tell, module)
     except ClusterStartError as error:
         tell(f"that failed: {str(error).splitlines()[0]}; trying once more")
-        line = _attempt(Job(n, sealed=sealed), events, tell, module)
+        line = _attempt(Job(n, sealed=sealed, foreign=foreign), events, tell, module)
     verb = "is" if n == 1 else "are"
     try:
         tell(f"{counted(n)} {verb} ready after {time.monotonic() - begun:.1f} s")

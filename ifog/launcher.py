@@ -83,14 +83,20 @@ class MPIRankLauncher(MPIEngineSetLauncher):  # type: ignore[misc] # ipyparallel
 class Job:
     """One attempt to run ``n`` ranks: its processes, its files, and the client that talks to them.
 
+    Args:
+        n: the number of ranks.
+        sealed: let the ranks talk over shared memory only.
+        foreign: clients that are not ifog's connect as well, and begin to work at once.
+
     Attributes:
         client: the ipyparallel client, once started.
         refusals: the messages to the client that were not signed, once started.
     """
 
-    def __init__(self, n: int, *, sealed: bool = False) -> None:
+    def __init__(self, n: int, *, sealed: bool = False, foreign: bool = False) -> None:
         self.n = n
         self._sealed = sealed
+        self._foreign = foreign
         self.client: Any = None
         self.refusals: Refusals | None = None
         self._processes: Any = None
@@ -108,7 +114,7 @@ class Job:
         self._footprint.guard()
         for name in ("profile", "session", "words", "files"):
             (self._home / name).mkdir()
-        (self._home / "profile" / "ipcontroller_config.py").write_text(_keys())
+        (self._home / "profile" / "ipcontroller_config.py").write_text(_keys(foreign=self._foreign))
         self._processes = Processes(
             engines="ifog",
             config=Config(),
@@ -239,16 +245,17 @@ class Job:
         return left
 
 
-def _keys() -> str:
+def _keys(*, foreign: bool) -> str:
     """Settings that let nobody without the keys connect, and sign the messages of who has them.
 
     Signatures alone do not cover a message's buffers, and a controller open to everybody can be
-    made to confuse the messages of others by one that breaks off.
+    made to confuse the messages of others by one that breaks off. But where clients of others'
+    making begin to work at once, they would miss the first outputs during the longer handshake.
     """
     key = secrets.token_hex(16).encode()
     return (
         "c = get_config()\n"
-        f"c.IPController.enable_curve = {zmq.has('curve')}\n"
+        f"c.IPController.enable_curve = {zmq.has('curve') and not foreign}\n"
         f"c.Session.key = {key!r}\n"
     )
 

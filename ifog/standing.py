@@ -151,7 +151,7 @@ class Standing:
             self._require_none()
         if stop(self.profile):
             tell(f"ended the earlier cluster of profile {self.profile!r}")
-        self._line = connect(self.n, EventLog(), tell, module="ifog.px")
+        self._line = connect(self.n, EventLog(), tell, module="ifog.px", foreign=True)
         self._publish(self._line)
 
     def _require_free(self) -> None:

@@ -105,6 +105,18 @@ def engines(four):
 
 
 @pytest.mark.mpi
+def test_a_fresh_client_gets_the_outputs_of_what_it_asks_at_once(four):
+    for _ in range(15):
+        client = ipyparallel.Client(profile="bluefog", timeout=SECONDS)
+        try:
+            asked = client[:].execute("1", block=False)
+            asked.wait(SECONDS)
+            assert asked.wait_for_output(10)
+        finally:
+            client.close()
+
+
+@pytest.mark.mpi
 def test_engines_are_the_ranks_and_reach_consensus(engines):
     assert engines.client.ids == [0, 1, 2, 3]
     engines.execute("rank = bf.rank()", block=True)

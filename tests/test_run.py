@@ -236,8 +236,10 @@ def test_an_interrupt_ends_ranks_wherever_they_are(start):
     program.process.send_signal(signal.SIGINT)
     status, _, err = program.finish()
     assert status == 128 + signal.SIGINT
-    places = sorted(re.findall(r"rank (\d) was interrupted at .*program.py:(\d)", err))
-    assert places == [("0", "7"), ("1", "8")]
+    places = dict(re.findall(r"rank (\d) was interrupted at .*program.py:(\d)", err))
+    # What was printed can be read before the rank that printed it goes on.
+    assert places["0"] in "567"
+    assert places["1"] in "568"
     assert list(program.private.iterdir()) == []
 
 
