@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from ifog.holdups import State
+from ifog.presses import Presses
 from ifog.results import CellResult, Output, RankError, at_release, ending, span
 from ifog.stalls import PATIENCE, Stalls, answered, table
 from ifog.telemetry import CellEnd, CellStart, Event, OpEvent, WaitEvent, now
@@ -97,7 +98,7 @@ class Cell:
         """The result, once all ranks are through.
 
         A keyboard interrupt in the waiting thread interrupts the ranks, a second one also ends
-        waits inside MPI, a third one leaves the ranks to themselves.
+        waits inside MPI, a third one leaves the ranks to themselves, a fourth one is raised.
 
         Args:
             timeout: seconds from now after which the ranks are stopped.
@@ -108,21 +109,26 @@ class Cell:
             with self._lock:
                 self.timeout = timeout
                 self._deadline = limit if self._deadline is None else min(limit, self._deadline)
-        presses = 0
-        while True:
-            try:
+        handled = 0
+        with Presses() as presses:
+            while True:
                 ended = self._finished.wait(_TICK)
-                if on_tick is not None:
-                    on_tick()
+                try:
+                    if on_tick is not None:
+                        on_tick()
+                except KeyboardInterrupt:
+                    presses.count += 1
                 if ended:
                     break
-            except KeyboardInterrupt:
-                presses += 1
-                self._pressed(presses)
+                while handled < presses.count:
+                    handled += 1
+                    self._pressed(handled)
         assert self._result is not None
         return self._result
 
     def _pressed(self, presses: int) -> None:
+        if presses > 3:
+            raise KeyboardInterrupt("the ranks were left to themselves; run %bf restart")
         self.interrupt()
         if presses >= 2:
             self._revoke("interrupted", deep=True)

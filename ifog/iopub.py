@@ -1,13 +1,13 @@
 """Events on their way from a rank to the notebook, over the engine's own output channel.
 
 An operation pays for one append to a queue. A thread wakes a few times a second, more often while
-somebody looks at a dashboard, and sends what is queued as one ``ifog_events`` message, whose parent
-is the request being served, so that the notebook's side finds the cell it belongs to; the channel
-is authenticated and ordered, and it is the one that printed text takes. The rows travel as a
-pickled buffer beside the message's content: that takes a tenth of the time of JSON, which a loop of
-small operations would notice, and keeps NaN and infinity, which norms of diverging iterates are.
-The channel signs the content but not the buffers, so the content carries the buffer's digest; and
-what reads the rows makes plain values only, whatever the pickle asks for.
+somebody looks at a dashboard, and sends now and then what is queued as one ``ifog_events`` message,
+whose parent is the request being served, so that the notebook's side finds the cell it belongs to;
+the channel is authenticated and ordered, and it is the one that printed text takes. The rows travel
+as a pickled buffer beside the message's content: that takes a tenth of the time of JSON, which a
+loop of small operations would notice, and keeps NaN and infinity, which norms of diverging iterates
+are. The channel signs the content but not the buffers, so the content carries the buffer's digest;
+and what reads the rows makes plain values only, whatever the pickle asks for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WaitEvent, dec
 __all__ = ["MESSAGE", "IOPubSink", "events_of"]
 
 MESSAGE = "ifog_events"
-_PERIOD = 0.25  # seconds between two messages, enough for the strip under a cell
+_PERIODS = (0.25, 1.0)  # seconds between two messages, early and late in a cell
 _LIVE_PERIOD = 0.05  # while a dashboard is open
 _LOOK = 0.25  # seconds between two looks at what the main thread waits for
 _LIMIT = 2000  # events in one message
@@ -52,8 +52,9 @@ class IOPubSink:
         self._waiting = waiting
         self._parent: Any = None
         self._busy = False
-        self._period = _PERIOD
-        self._looked = 0.0
+        self._period = _PERIODS[0]
+        self._live = False
+        self._sent = self._looked = 0.0
         self._pending: deque[Event] = deque()
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -71,7 +72,7 @@ class IOPubSink:
         """Send from now on in answer to ``parent``; while ``busy``, report waits too."""
         if busy:
             self.lost = 0
-            self._period = _LIVE_PERIOD if live else _PERIOD
+            self._live, self._period = live, _LIVE_PERIOD if live else _PERIODS[0]
         self._parent = parent
         self._busy = busy
         self._wake.set()
@@ -102,19 +103,25 @@ class IOPubSink:
         while not self._closed.is_set():
             self._wake.wait(_LOOK if self._busy else None)
             self._wake.clear()
-            if self._busy:
-                self._look()
-            self.flush()
-            self._closed.wait(self._period)
+            waits = self._busy and self._look()
+            if waits or not self._busy or now() - self._sent >= self._period:
+                self.flush()
+                self._sent = now()
+                if not self._live:
+                    self._period = min(2 * self._period, _PERIODS[1])
+            self._closed.wait(min(self._period, _LOOK))
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Whether the main thread waits, which is then the newest event."""
         moment = now()
         if moment - self._looked < _LOOK:
-            return
+            return False
         self._looked = moment
         event = self._waiting()
-        if event is not None and moment - event.since > _LOOK:
-            self._pending.append(event)
+        if event is None or moment - event.since <= _LOOK:
+            return False
+        self._pending.append(event)
+        return True
 
 
 def _thinned(events: list[Event]) -> list[Event]:

@@ -206,8 +206,11 @@ def decode(row: Sequence[Any]) -> Event:
     Raises:
         ValueError: the row is not an event of this version.
     """
+    fields: Iterable[Any] = row[1:]
+    if list in map(type, fields):
+        fields = map(_freeze, fields)
     try:
-        return _KINDS[row[0]](*map(_freeze, row[1:]))  # type: ignore[no-any-return]
+        return _KINDS[row[0]](*fields)  # type: ignore[no-any-return]
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"not an event row: {str(row)[:80]!r}") from error
 

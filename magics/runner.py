@@ -16,6 +16,7 @@ from ifog.magics.options import CellOptions, parse_ranks
 from ifog.magics.report import report_of
 from ifog.magics.source import prepare
 from ifog.numbers import counted, duration, rank_ranges
+from ifog.presses import Presses
 from ifog.telemetry import now
 
 if TYPE_CHECKING:
@@ -149,13 +150,15 @@ class Runner:
         threading.Thread(target=context.run, args=(self._follow, live, cell), daemon=True).start()
 
     def _watch(self, live: Live, cell: Cell) -> None:
-        try:
-            result = cell.wait(on_tick=live.tick)
-        except (IfogError, KeyboardInterrupt) as error:
-            live.abandon(error)
-            raise
-        self.last = result
-        live.finish(result)
+        with Presses() as presses:  # none may cost the result once it is there
+            try:
+                result = cell.wait(on_tick=live.tick)
+            except (IfogError, KeyboardInterrupt) as error:
+                live.abandon(error)
+                raise
+            self.last = result
+            live.finish(result)
+            presses.late = result.status == "interrupted"
         failure = _exception(result)
         if failure is not None:
             raise failure

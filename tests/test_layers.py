@@ -38,7 +38,7 @@ CLIENT = (
         "weights",
         "schedules",
     ),
-    ("watchdog", "clocks", "forgery", "messages", "spectrum", "status", "vitals"),
+    ("watchdog", "clocks", "forgery", "messages", "presses", "spectrum", "status", "vitals"),
     ("footprint", "mpiexec", "hosts", "program", "streams", "verdict", "launched"),
     ("ranks", "holdups", "waitgraph"),
     ("why",),
