@@ -38,8 +38,9 @@ class Presses:
     def __exit__(self, *_: object) -> None:
         if self._counts:
             former = self._former or signal.SIG_DFL
-            late = self.late and callable(former)
-            signal.signal(signal.SIGINT, _after(former) if late else former)
+            if self.late and callable(self._former):
+                former = _after(self._former)
+            signal.signal(signal.SIGINT, former)
 
     def _press(self, *_: object) -> None:
         self.count += 1
