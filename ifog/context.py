@@ -348,9 +348,9 @@ def init(topology_fn: Callable[[int], nx.DiGraph] | None = None, is_weighted: bo
 
 def _transport() -> Transport:
     if "OMPI_COMM_WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ:
-        from ifog.transport.mpi import MPITransport
+        from ifog.transport.shm import SharedTransport
 
-        return MPITransport.world()
+        return SharedTransport.world()
     from ifog.transport.local import LocalHub
 
     return LocalHub(1).transport(0)

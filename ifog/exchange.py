@@ -3,7 +3,7 @@
 Every operation of ifog is one or two such rounds. The header in front of each message says what
 follows (dtype, shape) and with which weight, so a receiver learns of a wrong shape or dtype before
 it computes, and messages of any size can be received without asking first. Small payloads travel
-inside the header's message.
+inside the header's message; large ones are lent where the receiver can read the sender's memory.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch
 from ifog.errors import ArgumentError, MismatchError
 from ifog.handle import Handle, Moving, Operation
 from ifog.telemetry import now
-from ifog.transport.base import Bytes, Request, Transport
+from ifog.transport.base import Bytes, Loan, Request, Transport
 
-__all__ = ["Arrivals", "Parcel", "exchange", "same", "tag_of", "wire"]
+__all__ = ["Arrivals", "Parcel", "exchange", "returned", "room_for", "same", "tag_of", "wire"]
 
 DTYPES = (
     torch.uint8,
@@ -40,6 +40,9 @@ _HEAD = struct.Struct("<BBHIdq")  # dtype, ndim, flags, root, weight, payload by
 _MAX_NDIM = 16
 _INLINE = 1024  # bytes of payload that travel inside the header's message
 _HEADER_BYTES = _HEAD.size + 8 * _MAX_NDIM + _INLINE
+_ROOMY = 1 << 15  # bytes of a result from which a copy saved in the next round is worth its block
+_LENT = 1  # flag of a header that carries where the payload is
+_TOKEN_BYTES = 16
 _EMPTY = np.empty(0, np.uint8)
 
 
@@ -63,11 +66,23 @@ class Parcel(NamedTuple):
 
 
 class Arrivals(NamedTuple):
-    """What came in a round: the parcels by source, when the last one came, and from whom."""
+    """What came in a round: the parcels by source, when the last one came, and from whom.
+
+    ``borrowed`` are the sources whose tensors are still theirs, with what it takes to give them
+    back: they must not be written to, and not be used once ``give_back`` was called. ``lent`` are
+    the own tensors that others read.
+    """
 
     parcels: dict[int, Parcel]
     last_at: float
     last_from: int
+    borrowed: Mapping[int, bytes] = {}
+    lent: Sequence[Loan] = ()
+
+    def give_back(self, transport: Transport) -> None:
+        """Let the sources have their tensors again."""
+        for source, token in self.borrowed.items():
+            transport.give_back(source, token)
 
 
 def wire(x: torch.Tensor) -> Bytes:
@@ -75,12 +90,21 @@ def wire(x: torch.Tensor) -> Bytes:
     return x.reshape(-1).view(torch.uint8).numpy() if x.numel() else _EMPTY
 
 
+def room_for(transport: Transport, x: torch.Tensor) -> torch.Tensor:
+    """A tensor like ``x`` for a result, where it can be lent later if it is large; not filled."""
+    nbytes = x.numel() * x.element_size()
+    room = transport.room(nbytes) if nbytes > _ROOMY else None
+    if room is None:
+        return torch.empty(x.shape, dtype=x.dtype, device="cpu")
+    return torch.from_numpy(room).view(x.dtype).view(x.shape)
+
+
 def tag_of(key: str) -> int:
     """The tag under which an operation's messages travel, from what identifies it."""
     return zlib.crc32(key.encode()) & 0x3FFFFFFF
 
 
-def _header(parcel: Parcel) -> Bytes:
+def _header(parcel: Parcel, loan: Loan | None) -> Bytes:
     like = parcel.like
     if like.ndim > _MAX_NDIM:
         raise ArgumentError(
@@ -90,24 +114,35 @@ def _header(parcel: Parcel) -> Bytes:
         raise ArgumentError(f"dtype {like.dtype} cannot be sent; use one of {list(DTYPES)}")
     data = parcel.data
     nbytes = -1 if data is None else data.size
-    head = _HEAD.pack(_CODE[like.dtype], like.ndim, 0, parcel.root, parcel.weight, nbytes)
+    flags = 0 if loan is None else _LENT
+    head = _HEAD.pack(_CODE[like.dtype], like.ndim, flags, parcel.root, parcel.weight, nbytes)
     head += struct.pack(f"<{like.ndim}q", *like.shape)
-    if data is not None and nbytes <= _INLINE:
+    if loan is not None:
+        head += loan.token
+    elif data is not None and nbytes <= _INLINE:
         head += data.tobytes()
     return np.frombuffer(head, np.uint8)
 
 
 class _Incoming:
-    """One parcel on its way in: its header first, then, unless it fitted there, its payload."""
+    """One parcel on its way in: its header first, then, unless it fitted there, its payload.
 
-    def __init__(self, transport: Transport, source: int, tag: int) -> None:
+    Attributes:
+        parcel: what came, once the header has.
+        arrived_at: when that was.
+        token: what gives the payload back, where it is borrowed.
+    """
+
+    def __init__(self, transport: Transport, source: int, tag: int, *, borrow: bool) -> None:
         self._transport = transport
         self._source = source
         self._tag = tag
+        self._borrow = borrow
         self._head = np.empty(_HEADER_BYTES, np.uint8)
         self._request: Request = transport.irecv(self._head, source, tag)
         self.parcel: Parcel | None = None
         self.arrived_at = 0.0
+        self.token: bytes | None = None
 
     def test(self) -> bool:
         if not self._request.test():
@@ -119,32 +154,63 @@ class _Incoming:
 
     def _open(self) -> bool:
         head = self._head.data
-        code, ndim, _, root, weight, nbytes = _HEAD.unpack_from(head)
+        code, ndim, flags, root, weight, nbytes = _HEAD.unpack_from(head)
         shape = struct.unpack_from(f"<{ndim}q", head, _HEAD.size)
-        like = torch.empty(shape, dtype=DTYPES[code], device="cpu")
+        start, dtype = _HEAD.size + 8 * ndim, DTYPES[code]
+        if flags & _LENT:
+            like = self._lent(bytes(head[start : start + _TOKEN_BYTES]), nbytes, dtype, shape)
+            self.parcel = Parcel(like, None, weight, root, self.arrived_at)
+            return True
+        like = torch.empty(shape, dtype=dtype, device="cpu")
         data = None if nbytes < 0 else wire(like)
         self.parcel = Parcel(like, data, weight, root, self.arrived_at)
         if data is None or nbytes == 0:
             return True
         if nbytes <= _INLINE:
-            start = _HEAD.size + 8 * ndim
             data[:] = self._head[start : start + nbytes]
             return True
         self._request = self._transport.irecv(data, self._source, self._tag)
         return self._request.test()
 
+    def _lent(
+        self, token: bytes, nbytes: int, dtype: torch.dtype, shape: Sequence[int]
+    ) -> torch.Tensor:
+        data = self._transport.borrow(self._source, token, nbytes)
+        if self._borrow:
+            self.token = token
+            return torch.from_numpy(data).view(dtype).view(shape)
+        like = torch.empty(shape, dtype=dtype, device="cpu")
+        np.copyto(wire(like), data)
+        self._transport.give_back(self._source, token)
+        return like
 
-def _post(transport: Transport, parcel: Parcel, destination: int, tag: int) -> list[Request]:
-    requests: list[Request] = [transport.isend(_header(parcel), destination, tag)]
-    if parcel.data is not None and parcel.data.size > _INLINE:
-        requests.append(transport.isend(parcel.data, destination, tag))
-    return requests
+
+class _Outgoing:
+    """One parcel on its way out."""
+
+    def __init__(
+        self, transport: Transport, parcel: Parcel, destination: int, tag: int, loan: Loan | None
+    ) -> None:
+        if loan is not None and destination not in loan.readers:
+            loan = None
+        data, head = parcel.data, _header(parcel, loan)
+        self._requests: list[Request] = [transport.isend(head, destination, tag)]
+        if loan is None and data is not None and data.size > _INLINE:
+            self._requests.append(transport.isend(data, destination, tag))
+
+    def done(self) -> bool:
+        # Each is asked, so that a large payload moves even while its header has not been taken.
+        done = [request.test() for request in self._requests]
+        return all(done)
 
 
-def _all_done(requests: list[Request]) -> bool:
-    # Each is asked, so that a large payload moves even while its header has not been taken.
-    done = [request.test() for request in requests]
-    return all(done)
+def _lend(transport: Transport, outgoing: Mapping[int, Parcel]) -> dict[int, Loan | None]:
+    """What is lent, by the payload's identity: once, whatever the number of its readers."""
+    payloads: dict[int, tuple[Bytes, list[int]]] = {}
+    for destination, parcel in outgoing.items():
+        if parcel.data is not None and parcel.data.size > _INLINE:
+            payloads.setdefault(id(parcel.data), (parcel.data, []))[1].append(destination)
+    return {key: transport.lend(data, readers) for key, (data, readers) in payloads.items()}
 
 
 def exchange(
@@ -152,14 +218,23 @@ def exchange(
     tag: int,
     outgoing: Mapping[int, Parcel],
     sources: Sequence[int],
+    *,
+    borrow: bool = False,
 ) -> Operation[Arrivals]:
     """Send ``outgoing`` and receive one parcel from each of ``sources``.
 
     Yields the ranks still waited for; returns when all has arrived and all own buffers are free.
+    With ``borrow`` it leaves large tensors where they are: the caller reads them, calls
+    ``give_back`` of what it got, whatever happens, and then waits for ``returned``.
     """
-    incoming = {source: _Incoming(transport, source, tag) for source in sources}
-    sends = {dst: _post(transport, parcel, dst, tag) for dst, parcel in outgoing.items()}
+    incoming = {source: _Incoming(transport, source, tag, borrow=borrow) for source in sources}
+    loans = _lend(transport, outgoing)
+    sends = {
+        dst: _Outgoing(transport, parcel, dst, tag, loans.get(id(parcel.data)))
+        for dst, parcel in outgoing.items()
+    }
     parcels: dict[int, Parcel] = {}
+    borrowed: dict[int, bytes] = {}
     last_at, last_from = 0.0, -1
     while incoming or sends:
         moving = False
@@ -168,16 +243,30 @@ def exchange(
                 del incoming[source]
                 assert arrival.parcel is not None
                 parcels[source] = arrival.parcel
+                if arrival.token is not None:
+                    borrowed[source] = arrival.token
                 if arrival.arrived_at > last_at:
                     last_at, last_from = arrival.arrived_at, source
             elif arrival.parcel is not None:
                 moving = True
-        for destination in [dst for dst, requests in sends.items() if _all_done(requests)]:
+        for destination in [dst for dst, send in sends.items() if send.done()]:
             del sends[destination]
         if incoming or sends:
             peers = tuple(incoming) or tuple(sends)
             yield Moving(peers) if moving else peers
-    return Arrivals(parcels, last_at, last_from)
+    lent = [loan for loan in loans.values() if loan is not None and loan.lives]
+    arrivals = Arrivals(parcels, last_at, last_from, borrowed, lent)
+    if not borrow:
+        yield from returned(transport, arrivals)
+    return arrivals
+
+
+def returned(transport: Transport, arrivals: Arrivals) -> Operation[None]:
+    """Wait until all others have read what this rank lent them of its own memory."""
+    for loan in arrivals.lent:
+        while unread := loan.unread():
+            transport.check()
+            yield unread
 
 
 def same(

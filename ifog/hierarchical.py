@@ -193,7 +193,8 @@ def _between(call: _Call, gathered: Arrivals) -> Operation[Outcome]:
         raise failure
     _raise_refusals(arrivals)
     same(op, context.rank, Parcel(own), arrivals.parcels)
-    result, _ = combine(own, plan, {m: arrivals.parcels[at[m]] for m in plan.src})
+    by_machine = {m: arrivals.parcels[at[m]] for m in plan.src}
+    result, _ = combine(own, plan, by_machine, torch.empty_like(own))
     nbytes = payload.size * len(outgoing)
     return Outcome(result, arrivals, nbytes, tuple(at[m] for m in plan.dst), tuple(sources))
 

@@ -2,18 +2,21 @@
 
 Uniform averages are summed first and divided once: equal inputs then give exactly that input for
 counts that are powers of two, and tiny doubles are not lost to a multiply-add. Other weights stay
-float64 Python numbers until they meet the tensor. Half precision is summed in float32.
+float64 Python numbers until they meet the tensor. Half precision is summed in float32. Large
+tensors are summed piece by piece, so that each is read from main memory once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 __all__ = ["accumulation_dtype", "mean", "weighted_sum"]
 
 _HALF = (torch.float16, torch.bfloat16)
+_PIECE = 1 << 16  # bytes of one tensor that are summed at a time: a few of them fit into a cache
+Pieces = Sequence[torch.Tensor]
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -22,24 +25,27 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def mean(
-    own: torch.Tensor, received: Sequence[torch.Tensor], *, keep: bool = False
+    own: torch.Tensor, received: Sequence[torch.Tensor], out: torch.Tensor | None = None
 ) -> torch.Tensor:
     """(received[0] + received[1] + ... + own) / (len(received) + 1), divided last.
 
     Args:
-        own: [...] this rank's tensor; not changed.
-        received: tensors of the same shape, ascending by source; the first may be overwritten.
-        keep: leave ``received`` as it is.
+        own: [...] this rank's tensor; like all others not changed.
+        received: tensors of the same shape and dtype, ascending by source.
+        out: contiguous, where the result goes; a new tensor by default.
     """
-    dtype = accumulation_dtype(own.dtype)
-    if not received:
-        return own.clone()
-    total = received[0].to(dtype, copy=keep)
-    for other in received[1:]:
-        total += other
-    total += own
-    total /= len(received) + 1
-    return total.to(own.dtype)
+    terms = [*received, own]
+
+    def sum_up(pieces: Pieces, total: torch.Tensor) -> None:
+        if len(pieces) == 1:
+            total.copy_(pieces[0])
+            return
+        torch.add(pieces[0], pieces[1], out=total)
+        for piece in pieces[2:]:
+            total.add_(piece)
+        total.div_(len(pieces))
+
+    return _by_pieces(terms, sum_up, out)
 
 
 def weighted_sum(
@@ -47,25 +53,53 @@ def weighted_sum(
     self_weight: float,
     received: Sequence[torch.Tensor],
     weights: Sequence[float],
-    *,
-    keep: bool = False,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """weights[0] received[0] + weights[1] received[1] + ... + self_weight own.
 
     Args:
-        own: [...] this rank's tensor; not changed.
+        own: [...] this rank's tensor; like all others not changed.
         self_weight: its coefficient.
-        received: tensors of the same shape, ascending by source; the first may be overwritten.
+        received: tensors of the same shape and dtype, ascending by source.
         weights: their coefficients; a zero skips the tensor, whatever it holds.
-        keep: leave ``received`` as it is.
+        out: contiguous, where the result goes; a new tensor by default.
     """
-    dtype = accumulation_dtype(own.dtype)
     terms = [(x, w) for x, w in zip(received, weights, strict=True) if w != 0.0]
-    if not terms:
-        return (own.to(dtype) * self_weight).to(own.dtype)
-    total = terms[0][0].to(dtype, copy=keep).mul_(terms[0][1])
-    for other, weight in terms[1:]:
-        total.add_(other.to(dtype), alpha=weight)
-    if self_weight != 0.0:
-        total.add_(own.to(dtype), alpha=self_weight)
-    return total.to(own.dtype)
+    if self_weight != 0.0 or not terms:
+        terms.append((own, self_weight))
+    factors = [w for _, w in terms]
+
+    def sum_up(pieces: Pieces, total: torch.Tensor) -> None:
+        torch.mul(pieces[0], factors[0], out=total)
+        for piece, factor in zip(pieces[1:], factors[1:], strict=True):
+            total.add_(piece, alpha=factor)
+
+    return _by_pieces([x for x, _ in terms], sum_up, out)
+
+
+def _by_pieces(
+    terms: Sequence[torch.Tensor],
+    sum_up: Callable[[Pieces, torch.Tensor], None],
+    out: torch.Tensor | None,
+) -> torch.Tensor:
+    """``sum_up(terms, out)``, in pieces that fit into a cache, in the dtype of accumulation."""
+    own = terms[-1]
+    result = torch.empty_like(own, memory_format=torch.contiguous_format) if out is None else out
+    dtype = accumulation_dtype(own.dtype)
+    step = _PIECE // own.element_size()
+    numel = own.numel()
+    if numel <= 2 * step and dtype == own.dtype:
+        sum_up(terms, result)
+        return result
+    flat, target = [x.reshape(-1) for x in terms], result.view(-1)
+    scratch = None if dtype == own.dtype else torch.empty(step, dtype=dtype, device=own.device)
+    for start in range(0, numel, step):
+        end = min(start + step, numel)
+        pieces = [x[start:end] for x in flat]
+        if scratch is None:
+            sum_up(pieces, target[start:end])
+        else:
+            total = scratch[: end - start]
+            sum_up([piece.to(dtype) for piece in pieces], total)
+            target[start:end] = total
+    return result

@@ -13,7 +13,7 @@ import torch
 from ifog.context import Context, current
 from ifog.edges import compare, require_same_form
 from ifog.errors import ArgumentError
-from ifog.exchange import Parcel, exchange, same, wire
+from ifog.exchange import Parcel, exchange, returned, room_for, same, wire
 from ifog.handle import Handle, Operation
 from ifog.kernels import mean, weighted_sum
 from ifog.operation import Body, Outcome, host, launch, rows
@@ -159,24 +159,32 @@ def mix(context: Context, tag: int, op: str, x: torch.Tensor, plan: Plan) -> Ope
     """One round of the weighted average: send, receive, combine."""
     payload = wire(x)
     outgoing = {dst: Parcel(x, payload, factor) for dst, factor in plan.dst.items()}
-    arrivals = yield from exchange(context.transport, tag, outgoing, tuple(plan.src))
-    require_same_form(op, context.rank, arrivals.parcels)
-    same(op, context.rank, Parcel(x), arrivals.parcels)
-    result, weights = combine(x, plan, arrivals.parcels)
+    transport = context.transport
+    arrivals = yield from exchange(transport, tag, outgoing, tuple(plan.src), borrow=True)
+    try:
+        require_same_form(op, context.rank, arrivals.parcels)
+        same(op, context.rank, Parcel(x), arrivals.parcels)
+        result, weights = combine(x, plan, arrivals.parcels, room_for(transport, x))
+    finally:
+        arrivals.give_back(transport)
+    yield from returned(transport, arrivals)
     dst = tuple(plan.dst)
     return Outcome(result, arrivals, payload.size * len(dst), dst, tuple(plan.src), weights)
 
 
 def combine(
-    x: torch.Tensor, plan: Plan, parcels: Mapping[int, Parcel]
+    x: torch.Tensor, plan: Plan, parcels: Mapping[int, Parcel], out: torch.Tensor
 ) -> tuple[torch.Tensor, tuple[float, ...]]:
-    """The weighted average of ``x`` and what came, and the weights: the own one, then by source."""
+    """The weighted average of ``x`` and what came, and the weights: the own one, then by source.
+
+    The average is in ``out``.
+    """
     received = [parcels[j].like for j in plan.src]
     if plan.uniform and all(parcels[j].weight == 1.0 for j in plan.src):
         share = 1.0 / (len(received) + 1)
-        return mean(x, received), (share,) * (len(received) + 1)
+        return mean(x, received, out), (share,) * (len(received) + 1)
     effective = [a * parcels[j].weight for j, a in plan.src.items()]
-    result = weighted_sum(x, plan.self_weight, received, effective)
+    result = weighted_sum(x, plan.self_weight, received, effective, out)
     return result, (plan.self_weight, *effective)
 
 

@@ -28,9 +28,9 @@ _SHARED = ("on_failure", "windows_carry_p", "weighted", "machine_weighted")
 
 
 def _mpi(context: Context) -> Any:
-    from ifog.transport.mpi import MPITransport
+    from ifog.transport.shm import SharedTransport
 
-    if not isinstance(context.transport, MPITransport):
+    if not isinstance(context.transport, SharedTransport):
         raise NotAvailableError("only MPI ranks can be joined by another one; start afresh")
     return context.transport
 
@@ -66,10 +66,10 @@ def admit() -> None:
 
 def join(rank: int, image: bytes) -> None:
     """Become ``rank`` of a world whose other ranks call ``admit``; ``image`` is a ``portrait``."""
-    from ifog.transport.mpi import MPITransport
+    from ifog.transport.shm import SharedTransport
 
     *_, machines, healed = pickle.loads(image)
-    context = Context(MPITransport.newcomer(rank, machines, healed))
+    context = Context(SharedTransport.newcomer(rank, machines, healed))
     contexts.enter(context)
     settle(image)
     context.healed = healed

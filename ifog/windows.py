@@ -296,9 +296,9 @@ class Window:
         slots, mine = memory.of(self._context.rank), self.tensor.detach().cpu()
         buffers = [slots.data[j] for j in weights]
         if uniform:
-            total = mean(mine, buffers, keep=True)
+            total = mean(mine, buffers)
         else:
-            total = weighted_sum(mine, own, buffers, list(weights.values()), keep=True)
+            total = weighted_sum(mine, own, buffers, list(weights.values()))
         if self._context.windows_carry_p:
             shares = [w * float(slots.p[slots.index[j]]) for j, w in weights.items()]
             self.p = math.fsum([own * self.p, *shares])

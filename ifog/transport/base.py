@@ -11,13 +11,13 @@ keeps:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Answer", "Bytes", "Region", "Request", "Transport"]
+__all__ = ["Answer", "Bytes", "Loan", "Region", "Request", "Transport"]
 
 Bytes = NDArray[np.uint8]
 Answer = Callable[[int, Any], None]
@@ -33,6 +33,26 @@ class Request(Protocol):
             PeerFailedError: a rank aborted or died.
             TransportError: the wire failed for another reason.
         """
+
+
+class Loan(Protocol):
+    """A payload that other ranks read where it is.
+
+    Attributes:
+        token: tells a reader where.
+        readers: the ranks that can read it.
+        lives: whether it is the caller's own memory, which must not change before all have.
+    """
+
+    @property
+    def token(self) -> bytes: ...  # noqa: D102
+    @property
+    def readers(self) -> Collection[int]: ...  # noqa: D102
+    @property
+    def lives(self) -> bool: ...  # noqa: D102
+
+    def unread(self) -> tuple[int, ...]:
+        """The readers that have not given it back."""
 
 
 class Region(Protocol):
@@ -86,6 +106,26 @@ class Transport(Protocol):
 
     def irecv(self, out: Bytes, source: int, tag: int) -> Request:
         """Start receiving into ``out``, which must be at least as long as the message."""
+
+    def lend(self, data: Bytes, readers: Iterable[int]) -> Loan | None:
+        """Let those of ``readers`` that can read ``data`` where it is, or in a copy that all share.
+
+        None where no rank can: the payload must be sent. Whoever gets the loan's token must give
+        it back.
+        """
+
+    def borrow(self, lender: int, token: bytes, nbytes: int) -> Bytes:
+        """What ``lender`` lent, to be read only, until it is given back.
+
+        Raises:
+            TransportError: the memory cannot be opened.
+        """
+
+    def give_back(self, lender: int, token: bytes) -> None:
+        """Tell ``lender`` that this rank has read what it lent."""
+
+    def room(self, nbytes: int) -> Bytes | None:
+        """Memory that can be lent without a copy, free again when the array is gone; or None."""
 
     def idle(self, polls: int) -> None:
         """Give up the processor after the ``polls``-th fruitless look in a row."""

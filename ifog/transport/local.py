@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ifog.errors import PeerFailedError, TransportError
-from ifog.transport.base import Answer, Bytes
+from ifog.transport.base import Answer, Bytes, Loan
 
 __all__ = ["LocalHub", "LocalTransport"]
 
@@ -207,6 +207,19 @@ class LocalTransport:
     def region(self, nbytes: int) -> LocalRegion:
         """A region in which this rank's part is ``nbytes`` zeros."""
         return LocalRegion(self.hub, self.rank, nbytes)
+
+    def lend(self, data: Bytes, readers: Iterable[int]) -> Loan | None:
+        """Nothing: sends are copies."""
+
+    def borrow(self, lender: int, token: bytes, nbytes: int) -> Bytes:
+        """Nothing was lent."""
+        raise TransportError(f"rank {lender} lent nothing: {nbytes} bytes as {token!r}")
+
+    def give_back(self, lender: int, token: bytes) -> None:
+        """Nothing was lent."""
+
+    def room(self, nbytes: int) -> Bytes | None:
+        """Nothing can be lent."""
 
     def idle(self, polls: int) -> None:
         """Sleep until something arrives."""

@@ -13,7 +13,6 @@ import atexit
 import fcntl
 import hmac
 import json
-import mmap
 import os
 import secrets
 import socket
@@ -23,10 +22,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ifog.errors import PeerFailedError, TransportError
 from ifog.transport.base import Answer, Bytes
+from ifog.transport.files import AnonymousFile, machine_name, mapped
 
 __all__ = ["MachineMemory", "MachineRegion"]
 
@@ -48,49 +46,6 @@ class _Address(NamedTuple):
     secret: str
 
 
-class _File:
-    """An anonymous file of this process, and the path under which others can open it."""
-
-    def __init__(self, nbytes: int) -> None:
-        self._named: Path | None = None
-        if hasattr(os, "memfd_create"):
-            self.descriptor = os.memfd_create("ifog", os.MFD_CLOEXEC)
-            self.path = f"/proc/{os.getpid()}/fd/{self.descriptor}"
-        else:
-            self.descriptor, self.path = tempfile.mkstemp(prefix="ifog-")
-            self._named = Path(self.path)
-        os.ftruncate(self.descriptor, max(1, nbytes))
-
-    def unlink(self) -> None:
-        """Remove the name, if there is one; what is open stays."""
-        if self._named is not None:
-            self._named.unlink(missing_ok=True)
-            self._named = None
-
-    def close(self) -> None:
-        """Close the file here; mappings of it stay."""
-        self.unlink()
-        os.close(self.descriptor)
-
-
-def _mapped(descriptor: int, nbytes: int) -> Bytes:
-    if nbytes == 0:
-        return np.empty(0, np.uint8)
-    return np.frombuffer(mmap.mmap(descriptor, nbytes), np.uint8)
-
-
-def _machine() -> str:
-    """What is equal exactly for processes that can see each other's ``/proc`` entries."""
-    parts = [socket.gethostname()]
-    for source in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        path = Path(source)
-        if path.is_symlink():
-            parts.append(str(path.readlink()))
-        elif path.is_file():
-            parts.append(path.read_text().strip())
-    return ":".join(parts)
-
-
 class _Locks:
     """Record locks on the lock files of all ranks; also exclusive between this process's threads.
 
@@ -99,7 +54,7 @@ class _Locks:
     """
 
     def __init__(self) -> None:
-        self.own = _File(1)
+        self.own = AnonymousFile(1)
         atexit.register(self.own.unlink)
         self._descriptors = {self.own.path: self.own.descriptor}
         self._held: set[tuple[str, int]] = set()
@@ -250,13 +205,13 @@ class MachineRegion:
 
     def __init__(self, memory: MachineMemory, nbytes: int) -> None:
         self._memory = memory
-        self._file: _File | None = _File(nbytes)
+        self._file: AnonymousFile | None = AnonymousFile(nbytes)
         bell, locks = memory.bell, memory.locks.own.path
         key, path = secrets.token_hex(16), self._file.path
-        own = _Address(key, _machine(), path, nbytes, locks, bell.address, bell.secret)
+        own = _Address(key, machine_name(), path, nbytes, locks, bell.address, bell.secret)
         self.address = json.dumps(own).encode()
         self._addresses = {memory.rank: own}
-        self._parts = {memory.rank: _mapped(self._file.descriptor, nbytes)}
+        self._parts = {memory.rank: mapped(self._file.descriptor, nbytes)}
         self._key = key
 
     def join(self, addresses: Mapping[int, bytes], ranks: Iterable[int]) -> None:
@@ -272,7 +227,7 @@ class MachineRegion:
                 self._parts[rank] = self._open(rank, self._addresses[rank])
 
     def _open(self, rank: int, address: _Address) -> Bytes:
-        if address.machine != _machine():
+        if address.machine != machine_name():
             raise TransportError(
                 f"rank {rank} runs on {address.machine.split(':')[0]}, rank {self._memory.rank} on "
                 f"{socket.gethostname()}: windows need ranks that share memory; run all ranks of "
@@ -281,7 +236,7 @@ class MachineRegion:
         try:
             descriptor = os.open(address.memory, os.O_RDWR | os.O_CLOEXEC)
             try:
-                part = _mapped(descriptor, address.nbytes)
+                part = mapped(descriptor, address.nbytes)
             finally:
                 os.close(descriptor)
         except OSError as error:

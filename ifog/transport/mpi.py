@@ -17,13 +17,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from mpi4py import MPI
 
 from ifog.errors import IfogError, PeerFailedError, TransportError
-from ifog.transport.base import Bytes
+from ifog.transport.base import Bytes, Request
 from ifog.transport.memory import MachineMemory, MachineRegion
 
 __all__ = ["MPITransport"]
@@ -35,6 +35,7 @@ _MEET_TAG = 2
 _CAUSE_BYTES = 2048
 _CAUSE_WAIT = 0.5  # seconds a rank looks for the reason after its communicator was revoked
 _LOOK_EVERY = 64  # idle sleeps between two looks for an abort message
+T = TypeVar("T", bound="MPITransport")
 _give_way = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
@@ -128,7 +129,7 @@ class MPITransport:
         self._memory: MachineMemory | None = None
 
     @classmethod
-    def world(cls) -> MPITransport:
+    def world(cls: type[T]) -> T:
         """The transport over all ranks of this MPI job."""
         world = MPI.COMM_WORLD
         comm, control = cls._duplicate(world), cls._duplicate(world)
@@ -139,7 +140,7 @@ class MPITransport:
         return transport
 
     @classmethod
-    def newcomer(cls, rank: int, machines: tuple[int, ...], epoch: int) -> MPITransport:
+    def newcomer(cls: type[T], rank: int, machines: tuple[int, ...], epoch: int) -> T:
         """The transport of a process that ``spawn`` started, as ``rank``; the others ``admit`` it.
 
         Raises:
@@ -196,7 +197,7 @@ class MPITransport:
         duplicate.Set_errhandler(MPI.ERRORS_RETURN)
         return duplicate
 
-    def isend(self, data: Bytes, destination: int, tag: int) -> _Request:
+    def isend(self, data: Bytes, destination: int, tag: int) -> Request:
         """Start sending ``data``."""
         self.check()
         try:
@@ -205,7 +206,7 @@ class MPITransport:
             raise self.failure(error) from None
         return _Request(self, request, data)
 
-    def irecv(self, out: Bytes, source: int, tag: int) -> _Request:
+    def irecv(self, out: Bytes, source: int, tag: int) -> Request:
         """Start receiving into ``out``."""
         self.check()
         try:

@@ -1,0 +1,256 @@
+"""Large payloads lent to the other ranks of the machine: written once, read where they are.
+
+A rank copies a payload into a block of memory that the others map, or finds that it lives in such
+a block already, and sends where it is instead of what it is. A reader sets a byte in the lender's
+ledger when it is through. Blocks come from segments that grow geometrically, and are kept; a dead
+process's segments vanish with the last process that maps them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+import struct
+import weakref
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+
+from ifog.errors import TransportError
+from ifog.transport.base import Bytes
+from ifog.transport.files import AnonymousFile, mapped
+from ifog.transport.mail import LOANS, Mail, fence
+
+__all__ = ["TOKEN_BYTES", "Loan", "Loans", "Pool"]
+
+_TOKEN = struct.Struct("<IIq")  # file descriptor, row of the ledger, offset
+TOKEN_BYTES = _TOKEN.size
+_PAGE = 4096
+_LEAST = 1 << 26  # bytes of a segment; a page of it takes memory once it is written
+_SHARE = 8  # of the machine's memory that the blocks of all its ranks may take, as a fraction 1/8
+
+
+class _Segment(NamedTuple):
+    start: int  # address
+    descriptor: int
+    memory: Bytes
+
+
+class Block(NamedTuple):
+    """A part of a segment."""
+
+    segment: _Segment
+    offset: int
+    nbytes: int
+
+    @property
+    def memory(self) -> Bytes:
+        """All of it."""
+        return self.segment.memory[self.offset : self.offset + self.nbytes]
+
+
+def _rounded(nbytes: int) -> int:
+    """The size of the block for so many bytes: one of four in each power of two."""
+    pages = max(1, -(-nbytes // _PAGE))
+    step = 1 << max(0, pages.bit_length() - 3)
+    return -(-pages // step) * step * _PAGE
+
+
+class Pool:
+    """Blocks of memory of this process that others can open.
+
+    Args:
+        sharers: how many ranks of this machine have such a pool.
+    """
+
+    def __init__(self, sharers: int) -> None:
+        self._limit = psutil.virtual_memory().total // (_SHARE * sharers)
+        self._total = 0
+        self._segments: list[_Segment] = []  # by address
+        self._files: list[AnonymousFile] = []
+        self._filled: tuple[_Segment, int] | None = None  # the newest and how much of it is used
+        self._free: dict[int, list[Block]] = {}
+        self._rooms: dict[tuple[int, int], weakref.ref[Any]] = {}
+        self._left: deque[Block] = deque()
+
+    def take(self, nbytes: int) -> Block | None:
+        """A block of at least so many bytes; None where there would be too many."""
+        while self._left:  # filled by whatever thread drops a tensor
+            self.give(self._left.popleft())
+        size = _rounded(nbytes)
+        free = self._free.get(size)
+        if free:
+            return free.pop()
+        segment, used = self._filled or (None, 0)
+        if segment is None or used + size > segment.memory.size:
+            if self._total + size > self._limit:
+                return None
+            segment, used = self._grow(size), 0
+        self._filled = segment, used + size
+        return Block(segment, used, size)
+
+    def give(self, block: Block) -> None:
+        """Take a block back."""
+        self._free.setdefault(block.nbytes, []).append(block)
+
+    def _grow(self, size: int) -> _Segment:
+        nbytes = min(max(size, _LEAST, self._total), max(size, self._limit - self._total))
+        file = AnonymousFile(nbytes)
+        memory = mapped(file.descriptor, nbytes)
+        segment = _Segment(memory.ctypes.data, file.descriptor, memory)
+        self._files.append(file)
+        self._total += nbytes
+        bisect.insort(self._segments, segment, key=lambda known: known.start)
+        return segment
+
+    def room(self, nbytes: int) -> Bytes | None:
+        """Memory that goes back to the pool when nothing refers to the array any more."""
+        block = self.take(nbytes)
+        if block is None:
+            return None
+        room = block.memory[:nbytes]
+        key = block.segment.start, block.offset
+        self._rooms[key] = weakref.ref(room, lambda _: self._leave(key, block))
+        return room
+
+    def _leave(self, key: tuple[int, int], block: Block) -> None:
+        self._rooms.pop(key, None)
+        self._left.append(block)
+
+    def find(self, data: Bytes) -> tuple[int, int] | None:
+        """File descriptor and offset of ``data``, if it lives in a segment."""
+        address = data.__array_interface__["data"][0]
+        place = bisect.bisect_right(self._segments, address, key=lambda known: known.start) - 1
+        if place < 0:
+            return None
+        segment = self._segments[place]
+        offset = address - segment.start
+        return (segment.descriptor, offset) if offset < segment.memory.size else None
+
+
+class Loan:
+    """One payload that others may read.
+
+    Attributes:
+        token: where it is, for the readers.
+        readers: who they are.
+        lives: whether it is the user's own memory, which must not change before all have read it.
+    """
+
+    __slots__ = ("_block", "_flags", "_places", "lives", "readers", "row", "token")
+
+    def __init__(
+        self, token: bytes, row: int, flags: Bytes, readers: dict[int, int], block: Block | None
+    ) -> None:
+        self.token = token
+        self.row = row
+        self.readers = readers
+        self.lives = block is None
+        self._block = block
+        self._flags = flags.data
+        self._places = tuple(readers.values())
+
+    def unread(self) -> tuple[int, ...]:
+        """The ranks that have not given it back."""
+        flags = self._flags
+        return tuple([rank for rank, place in self.readers.items() if not flags[place]])
+
+    def settled(self) -> Block | None:
+        """The block to be used again, once nobody reads it."""
+        return self._block
+
+
+class Loans:
+    """What one rank has lent and borrowed.
+
+    Args:
+        mail: carries the ledgers.
+        pool: where the payloads are.
+        pids: the processes of the ranks of this machine.
+    """
+
+    def __init__(self, mail: Mail, pool: Pool, pids: dict[int, int]) -> None:
+        self._mail = mail
+        self._pool = pool
+        self._ledger = mail.ledger(mail.rank)
+        self._rows = list(range(LOANS))
+        self._out: deque[Loan] = deque()
+        self._pids = pids
+        self._opened: dict[tuple[int, int], Bytes] = {}
+
+    def lend(self, data: Bytes, readers: Iterable[int]) -> Loan | None:
+        """Let ``readers`` read ``data``; None where that cannot be, so that it must be sent."""
+        places = {rank: self._mail.place[rank] for rank in readers if rank in self._mail.place}
+        if not places:
+            return None
+        self._settle()
+        if not self._rows:
+            return None
+        block = None
+        found = self._pool.find(data)
+        if found is None:
+            block = self._pool.take(data.size)
+            if block is None:
+                return None
+            np.copyto(block.memory[: data.size], data)
+            found = block.segment.descriptor, block.offset
+        row = self._rows.pop()
+        flags = self._ledger[row]
+        flags[:] = 0
+        loan = Loan(_TOKEN.pack(found[0], row, found[1]), row, flags, places, block)
+        self._out.append(loan)
+        return loan
+
+    def _settle(self) -> None:
+        """Use again what has been given back."""
+        for _ in range(len(self._out)):
+            loan = self._out.popleft()
+            if loan.unread():
+                self._out.append(loan)
+                continue
+            self._rows.append(loan.row)
+            block = loan.settled()
+            if block is not None:
+                self._pool.give(block)
+
+    def drop(self) -> None:
+        """Take everything back, whether it has been read or not."""
+        for loan in self._out:
+            block = loan.settled()
+            if block is not None:
+                self._pool.give(block)
+        self._out.clear()
+
+    def borrow(self, lender: int, token: bytes, nbytes: int) -> Bytes:
+        """What ``lender`` lent, to be read only, until it is given back.
+
+        Raises:
+            TransportError: its memory cannot be opened.
+        """
+        descriptor, _, offset = _TOKEN.unpack(token)
+        memory = self._opened.get((lender, descriptor))
+        if memory is None:
+            memory = self._opened[lender, descriptor] = self._map(lender, descriptor)
+        return memory[offset : offset + nbytes]
+
+    def _map(self, lender: int, number: int) -> Bytes:
+        try:
+            descriptor = os.open(
+                f"/proc/{self._pids[lender]}/fd/{number}", os.O_RDWR | os.O_CLOEXEC
+            )
+            try:
+                return mapped(descriptor, os.fstat(descriptor).st_size)
+            finally:
+                os.close(descriptor)
+        except (OSError, ValueError) as error:
+            raise TransportError(f"the memory of rank {lender} cannot be opened: {error}") from None
+
+    def give_back(self, lender: int, token: bytes) -> None:
+        """Tell ``lender`` that this rank is through with what it lent."""
+        fence()
+        row = _TOKEN.unpack(token)[1]
+        self._mail.ledger(lender)[row, self._mail.place[self._mail.rank]] = 1
+        self._mail.ring(lender)

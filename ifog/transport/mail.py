@@ -1,0 +1,266 @@
+"""Small messages between the ranks of one machine, through memory that they share.
+
+Each rank owns a box: a ring of slots for every sender, which only this sender fills and only the
+owner empties, so that no lock is needed, and a semaphore on which the owner sleeps. A message is a
+copy into a slot and one out of it. The box also holds the rank's ledger: a byte for every loan and
+reader, which the reader sets when it has read what was lent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ifog.errors import TransportError
+from ifog.transport.base import Bytes
+from ifog.transport.files import AnonymousFile, mapped
+from ifog.transport.semaphores import SEMAPHORE_BYTES, Semaphore
+
+__all__ = ["LOANS", "SLOT_BYTES", "Mail", "fence"]
+
+SLOT_BYTES = 1184  # of a message; also a header with its small payload
+LOANS = 256  # that a rank may have given out at a time
+_HEAD = struct.Struct("<II")  # bytes, tag
+_SLOT = 1216  # a multiple of a cache line
+_SLOTS = 16
+_LINE = 64
+
+_order = threading.Lock()
+
+
+def fence() -> None:
+    """Keep what is read and written before apart from what comes after, as other processes see it.
+
+    For the main thread only. It needs a release before an acquire, hence two of each; an interrupt
+    in between leaves a lock that the next call can use.
+    """
+    _order.acquire(blocking=False)
+    _order.release()
+    _order.acquire(blocking=False)
+    _order.release()
+
+
+class _Box:
+    """The memory of one rank's box, as one of its machine sees it.
+
+    Args:
+        memory: the whole of it.
+        count: the ranks of the machine.
+        fresh: whether this process made it.
+    """
+
+    def __init__(self, memory: Bytes, count: int, *, fresh: bool) -> None:
+        self.bell = Semaphore(memory[:SEMAPHORE_BYTES], fresh=fresh)
+        start, lines = SEMAPHORE_BYTES, count * _LINE
+        self.written = memory[start : start + lines].data.cast("q")
+        self.read = memory[start + lines : start + 2 * lines].data.cast("q")
+        start += 2 * lines
+        self.ledger = memory[start : start + LOANS * count].reshape(LOANS, count)
+        start += -(-LOANS * count // _LINE) * _LINE
+        self.rings = memory[start:].data
+
+    @staticmethod
+    def nbytes(count: int) -> int:
+        ledger = -(-LOANS * count // _LINE) * _LINE
+        return SEMAPHORE_BYTES + 2 * count * _LINE + ledger + count * _SLOTS * _SLOT
+
+
+class _Outbox:
+    """The ring that one rank fills: the place of ``sender`` in the box of another."""
+
+    def __init__(self, box: _Box, sender: int) -> None:
+        self._box = box
+        self._counter = sender * _LINE // 8
+        self._first = sender * _SLOTS * _SLOT
+        self._written = 0
+        self.bell = box.bell
+        self.late: deque[tuple[bytes, int]] = deque()
+
+    def put(self, data: Any, tag: int) -> bool:
+        """Whether there was a free slot."""
+        box, written = self._box, self._written
+        if written - box.read[self._counter] >= _SLOTS:
+            return False
+        start, size = self._first + written % _SLOTS * _SLOT, len(data)
+        _HEAD.pack_into(box.rings, start, size, tag)
+        box.rings[start + 8 : start + 8 + size] = data
+        fence()
+        self._written = box.written[self._counter] = written + 1
+        box.bell.post()
+        return True
+
+    def hurry(self) -> bool:
+        """Put what was late; whether nothing is late any more."""
+        while self.late and self.put(*self.late[0]):
+            self.late.popleft()
+        return not self.late
+
+
+class _Sent:
+    """A message whose bytes have been taken."""
+
+    __slots__ = ()
+
+    def test(self) -> bool:
+        return True
+
+
+class _Late:
+    """A message that found no free slot."""
+
+    __slots__ = ("_check", "_outbox")
+
+    def __init__(self, outbox: _Outbox, check: Callable[[], None]) -> None:
+        self._outbox = outbox
+        self._check = check
+
+    def test(self) -> bool:
+        self._check()
+        return self._outbox.hurry()
+
+
+class _Awaited:
+    """A message that is to come."""
+
+    __slots__ = ("_done", "_mail", "_out", "_source", "_tag")
+
+    def __init__(self, mail: Mail, out: Bytes, source: int, tag: int) -> None:
+        self._mail = mail
+        self._out = out.data
+        self._source = source
+        self._tag = tag
+        self._done = False
+
+    def test(self) -> bool:
+        if not self._done:
+            data = self._mail.take(self._source, self._tag)
+            if data is None:
+                self._mail.check()
+                return False
+            self._out[: len(data)] = data
+            self._done = True
+        return True
+
+
+_SENT = _Sent()
+
+
+class Mail:
+    """The messages of one rank to and from the others of its machine.
+
+    Args:
+        rank: the own number.
+        ranks: those of this machine, ascending, the own one among them.
+        check: raises when a rank has aborted.
+
+    Attributes:
+        ranks: as given.
+        address: where the own box is, as a process id and a file descriptor.
+    """
+
+    def __init__(self, rank: int, ranks: Sequence[int], check: Callable[[], None]) -> None:
+        self.rank = rank
+        self.ranks = tuple(ranks)
+        self.check = check
+        self._nbytes = _Box.nbytes(len(self.ranks))
+        self._file: AnonymousFile | None = AnonymousFile(self._nbytes)
+        self.address = (os.getpid(), self._file.descriptor)
+        own = _Box(mapped(self._file.descriptor, self._nbytes), len(self.ranks), fresh=True)
+        self.place = {rank: place for place, rank in enumerate(self.ranks)}
+        self._boxes = {rank: own}
+        self._own = own
+        self._outboxes: dict[int, _Outbox] = {}
+        self._read = dict.fromkeys(self.ranks, 0)
+        self._unread: dict[tuple[int, int], deque[bytes]] = {}
+
+    def open(self, addresses: Mapping[int, tuple[int, int]]) -> None:
+        """Map the boxes of the others.
+
+        Raises:
+            TransportError: one cannot be opened from here.
+        """
+        for rank in self.ranks:
+            if rank == self.rank:
+                continue
+            pid, number = addresses[rank]
+            try:
+                descriptor = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    memory = mapped(descriptor, self._nbytes)
+                finally:
+                    os.close(descriptor)
+            except (OSError, ValueError) as error:
+                raise TransportError(
+                    f"the memory of rank {rank} cannot be opened: {error}"
+                ) from None
+            self._boxes[rank] = _Box(memory, len(self.ranks), fresh=False)
+            self._outboxes[rank] = _Outbox(self._boxes[rank], self.place[self.rank])
+
+    def opened(self) -> None:
+        """Every rank has opened what it needs: let go of the file, not of the memory."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def send(self, data: Bytes | bytes, rank: int, tag: int) -> _Sent | _Late:
+        """Start sending a message of at most ``SLOT_BYTES``."""
+        outbox = self._outboxes[rank]
+        if not outbox.late and outbox.put(data, tag):
+            return _SENT
+        outbox.late.append((bytes(data), tag))
+        return _Late(outbox, self.check)
+
+    def receive(self, out: Bytes, rank: int, tag: int) -> _Awaited:
+        """Start receiving a message into ``out``."""
+        return _Awaited(self, out, rank, tag)
+
+    def take(self, source: int, tag: int) -> bytes | None:
+        """The next message of ``source`` with this tag, if it is here."""
+        waiting = self._unread.get((source, tag))
+        if waiting:
+            data = waiting.popleft()
+            if not waiting:
+                del self._unread[source, tag]
+            return data
+        own, place = self._own, self.place[source]
+        counter = place * _LINE // 8
+        written, read = own.written[counter], self._read[source]
+        if written == read:
+            return None
+        fence()
+        found = None
+        while read < written and found is None:
+            start = (place * _SLOTS + read % _SLOTS) * _SLOT
+            size, mark = _HEAD.unpack_from(own.rings, start)
+            data = bytes(own.rings[start + 8 : start + 8 + size])
+            read += 1
+            if mark == tag:
+                found = data
+            else:
+                self._unread.setdefault((source, mark), deque()).append(data)
+        fence()
+        self._read[source] = own.read[counter] = read
+        return found
+
+    def sleep(self, seconds: float) -> None:
+        """Give up the processor until a message comes, a signal, or the time is over."""
+        self._own.bell.wait(seconds)
+
+    def ring(self, rank: int) -> None:
+        """Wake a rank that sleeps."""
+        self._boxes[rank].bell.post()
+
+    def ledger(self, rank: int) -> Bytes:
+        """[loans, ranks of the machine]: which loans of ``rank`` have been given back by whom."""
+        return self._boxes[rank].ledger
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        with contextlib.suppress(OSError):
+            self.opened()
+        self._outboxes.clear()
