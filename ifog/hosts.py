@@ -1,7 +1,9 @@
 """The machines of ``ifog run``: their names and slots, and what ``mpiexec`` is told about them.
 
-With several machines Open MPI watches the ranks of the others by heartbeats, sends big messages in
-a way that keeps both directions of a link busy, and hands on only those variables that it is told.
+With several machines Open MPI sends big messages in a way that keeps both directions of a link
+busy, and hands on only those variables that it is told. A rank that dies is noticed at once, a cut
+link is not: ranks that watch each other by heartbeats (``mpi_ft_detector`` with a thread of its
+own) would find out, but never return from ``MPI_Finalize``.
 """
 
 from __future__ import annotations
@@ -23,13 +25,9 @@ _SPREAD = (
     ("--map-by", "slot"),
     ("--mca", "btl", "self,sm,tcp"),
     ("--mca", "btl_tcp_flags", "0x1"),
-    ("--mca", "mpi_ft_detector", "true"),
-    ("--mca", "mpi_ft_detector_thread", "true"),
     ("--mca", "mpi_ft_propagator_with_rbcast", "true"),
-    ("--mca", "mpi_ft_detector_period", "3"),
-    ("--mca", "mpi_ft_detector_timeout", "15"),
 )
-_EXPORTED = ("BLUEFOG_", "IFOG_", "MKL_", "OMP_", "PYTHON", "TORCH_")
+_EXPORTED = ("BLUEFOG_", "IFOG_", "MALLOC_", "MKL_", "OMP_", "PYTHON", "TORCH_")
 
 
 class Hosts(NamedTuple):
@@ -51,8 +49,8 @@ class Hosts(NamedTuple):
         """The options of ``mpiexec`` for these machines.
 
         Args:
-            environment: what the ranks are to find in theirs; of it BLUEFOG_*, IFOG_*, MKL_*,
-                OMP_*, PYTHON* and TORCH_* are handed on to other machines.
+            environment: what the ranks are to find in theirs; of it BLUEFOG_*, IFOG_*,
+                MALLOC_*, MKL_*, OMP_*, PYTHON* and TORCH_* are handed on to other machines.
             network: the network between them, such as ``"10.0.0.0/24"``.
         """
         words = ["--host", ",".join(f"{name}:{slots}" for name, slots in self.slots)]

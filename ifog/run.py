@@ -140,7 +140,9 @@ class _Run:
         variables[STALL] = str(self.job.stall)
         command = [
             *self.job.command(
-                variables, str(self.footprint.home / "session"), str(self.footprint.memory)
+                {**os.environ, **variables},
+                str(self.footprint.home / "session"),
+                str(self.footprint.memory),
             ),
             *(str(address), str(int(self.job.tagged)), self.job.program.kind),
             *self.job.program.words,

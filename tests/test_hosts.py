@@ -1,0 +1,265 @@
+"""Ranks on several hosts: network namespaces of this machine, with real sockets between them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ifog import watchdog
+from ifog.bench import namespaces
+from ifog.bench.namespaces import EmulatedHosts
+from ifog.errors import ArgumentError, NotAvailableError
+
+TESTS = Path(__file__).parent
+IFOG = str(Path(sys.executable).with_name("ifog"))
+SECONDS = 100
+OBSTACLE = namespaces.obstacle()
+on_hosts = pytest.mark.skipif(OBSTACLE is not None, reason=str(OBSTACLE))
+
+START = "import ifog, os, socket, sys, torch\nifog.init()\nrank, n = ifog.rank(), ifog.size()\n"
+LAWS = f"""
+sys.path.insert(0, {str(TESTS)!r})
+import laws_collectives, laws_gossip, laws_machines, laws_neighbors
+found = [vars(m) for m in (laws_collectives, laws_gossip, laws_machines, laws_neighbors)]
+laws = {{name: law for names in found for name, law in names.items() if name.startswith("law_")}}
+del laws["law_machines_are_those_of_the_environment_or_of_the_wire"]  # the places say it
+for law in laws.values():
+    ifog.init()
+    law()
+    ifog.barrier()
+if rank == 0:
+    print("laws kept:", len(laws))
+"""
+MACHINES = """
+machine = (ifog.machine_rank(), ifog.machine_size())
+print("place", rank, socket.gethostname(), *machine, ifog.local_rank(), ifog.local_size())
+"""
+
+
+def done(command):
+    """A command that has ended, with what it said."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def ran(hosts, slots, script, folder, **variables):
+    """What ``ifog run`` of a script on all hosts returned: status, output, errors."""
+    program = folder / "program.py"
+    program.write_text(START + script)
+    where = ",".join(f"{name}:{slots}" for name in hosts.names)
+    words = [IFOG, "run", "-H", where, "--network", hosts.network, str(program)]
+    process = subprocess.Popen(
+        [*hosts.on(), *words],
+        env={**os.environ, **hosts.environment, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        out, err = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate(timeout=SECONDS)
+        pytest.fail(f"still running after {SECONDS} s: {out}\n{err}")
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def four_hosts():
+    with EmulatedHosts(4, mbit=1000) as hosts:
+        yield hosts
+
+
+@pytest.fixture(scope="module")
+def two_hosts():
+    with EmulatedHosts(2, mbit=1000) as hosts:
+        yield hosts
+
+
+def places(out):
+    return sorted(line.split()[1:] for line in out.splitlines() if line.startswith("place"))
+
+
+@on_hosts
+@pytest.mark.mpi
+@pytest.mark.timeout(SECONDS + 20)
+def test_operations_keep_their_laws_between_four_hosts(four_hosts, tmp_path):
+    status, out, err = ran(four_hosts, 1, MACHINES + LAWS, tmp_path)
+    assert status == 0, err
+    assert places(out) == [[str(r), f"host{r + 1}", str(r), "4", "0", "1"] for r in range(4)]
+    assert int(re.search(r"laws kept: (\d+)", out)[1]) > 50
+
+
+@on_hosts
+@pytest.mark.mpi
+@pytest.mark.timeout(SECONDS + 20)
+def test_operations_keep_their_laws_on_two_hosts_of_two_ranks(two_hosts, tmp_path):
+    status, out, err = ran(two_hosts, 2, MACHINES + LAWS, tmp_path)
+    assert status == 0, err
+    assert places(out) == [
+        [str(r), f"host{r // 2 + 1}", str(r // 2), "2", str(r % 2), "2"] for r in range(4)
+    ]
+    assert int(re.search(r"laws kept: (\d+)", out)[1]) > 50
+
+
+@on_hosts
+@pytest.mark.mpi
+@pytest.mark.timeout(SECONDS + 20)
+def test_machines_that_mix_over_the_network_are_those_of_the_wire(two_hosts, tmp_path):
+    script = """
+x = torch.full((300_000,), float(rank + 1), dtype=torch.float64)
+ifog.set_machine_topology(ifog.ring(2))
+mixed = ifog.hierarchical_neighbor_allreduce(x)
+local = ifog.allreduce(x, is_hierarchical_local=True)
+print("sums", rank, set(mixed.tolist()), set(local.tolist()))
+"""
+    status, out, err = ran(two_hosts, 2, script, tmp_path)
+    assert status == 0, err
+    # Means of 1, 2 and of 3, 4; then the mean of both machines.
+    assert sorted(out.splitlines()) == [
+        "sums 0 {2.5} {1.5}",
+        "sums 1 {2.5} {1.5}",
+        "sums 2 {2.5} {3.5}",
+        "sums 3 {2.5} {3.5}",
+    ]
+
+
+@on_hosts
+@pytest.mark.mpi
+@pytest.mark.timeout(SECONDS + 20)
+def test_a_rank_killed_on_another_host_is_named_and_ends_the_others(four_hosts, tmp_path):
+    script = """
+import signal
+
+ifog.barrier()
+if rank == 2:
+    os.kill(os.getpid(), signal.SIGKILL)
+while True:
+    ifog.neighbor_allreduce(torch.ones(1000))
+"""
+    status, _, err = ran(four_hosts, 1, script, tmp_path)
+    assert status == 128 + signal.SIGKILL
+    assert re.search(r"rank 2\b.*SIGKILL", err), err
+
+
+@on_hosts
+@pytest.mark.mpi
+@pytest.mark.timeout(SECONDS + 20)
+def test_windows_between_hosts_are_refused_on_every_rank(two_hosts, tmp_path):
+    script = """
+import ifog.errors
+try:
+    ifog.win_create(torch.ones(2), "w")
+except ifog.errors.TransportError as error:
+    print(rank, error)
+"""
+    status, out, err = ran(two_hosts, 1, script, tmp_path)
+    assert status == 0, err
+    said = sorted(out.splitlines())
+    assert [line[0] for line in said] == ["0", "1"]
+    for line in said:
+        assert "host1" in line and "host2" in line
+        assert "windows need ranks that share memory" in line
+
+
+@on_hosts
+def test_a_link_takes_the_time_that_its_rate_says():
+    send = "import socket; s = socket.create_connection(('{}', 7000)); s.sendall(bytes({}))"
+    take = """
+import socket, time
+with socket.create_server(("{}", 7000)) as server:
+    print(flush=True)
+    peer, _ = server.accept()
+    start, got = time.monotonic(), 0
+    while data := peer.recv(1 << 16):
+        got += len(data)
+    print(got, time.monotonic() - start)
+"""
+    nbytes, mbit = 3_000_000, 100
+    with EmulatedHosts(2, mbit=mbit) as hosts:
+        address = hosts.address("host2")
+        server = subprocess.Popen(
+            [*hosts.on("host2"), sys.executable, "-c", take.format(address)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert server.stdout.readline() == "\n"
+            client = [*hosts.on("host1"), sys.executable, "-c", send.format(address, nbytes)]
+            subprocess.run(client, check=True, timeout=SECONDS)
+            out = server.communicate(timeout=SECONDS)[0]
+        finally:
+            server.kill()
+            server.wait()
+    got, seconds = out.split()
+    assert int(got) == nbytes
+    # What the two token buckets held was not slowed.
+    assert float(seconds) >= (nbytes - 2 * 262_144) * 8 / (mbit * 1e6)
+
+
+@on_hosts
+def test_a_cut_link_carries_nothing_until_it_is_mended():
+    connect = "import socket; socket.create_connection(('{}', 7001), timeout=5)"
+    with EmulatedHosts(2) as hosts:
+        command = [*hosts.on("host1"), sys.executable, "-c", connect.format("10.77.0.2")]
+
+        assert "ConnectionRefusedError" in done(command).stderr  # reached, and nobody listens
+        hosts.cut("host1")
+        assert "Network is unreachable" in done(command).stderr
+        hosts.mend("host1")
+        assert "ConnectionRefusedError" in done(command).stderr
+
+
+@on_hosts
+def test_hosts_vanish_with_whoever_made_them():
+    script = """
+import signal, os
+from ifog.bench.namespaces import EmulatedHosts
+with EmulatedHosts(2, mbit=10) as hosts:
+    print(hosts.environment["IFOG_TOKEN"], hosts.agent, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    token, agent = done([sys.executable, "-c", script]).stdout.split()
+    deadline = time.monotonic() + SECONDS
+    while watchdog.carriers(token) or Path(agent).exists():
+        assert time.monotonic() < deadline, watchdog.carriers(token)
+        psutil.wait_procs(watchdog.carriers(token), timeout=0.1)
+
+
+@on_hosts
+def test_daemons_find_the_bare_environment_of_a_login(monkeypatch):
+    monkeypatch.setenv("IFOG_THREADS", "7")
+    with EmulatedHosts(2) as hosts:
+        words = "hostname; pwd; echo $IFOG_THREADS"
+        assert done([str(hosts.agent), "-x", "host2", words]).stdout.split("\n")[:3] == [
+            "host2",
+            "/",
+            "",
+        ]
+        nobody = done([str(hosts.agent), "host3", "hostname"])
+        assert nobody.returncode == 255
+        assert "host3 is not one" in nobody.stderr
+
+
+def test_who_cannot_have_hosts_is_told_why(monkeypatch):
+    monkeypatch.setattr(namespaces.os, "geteuid", lambda: 1000)
+    with pytest.raises(NotAvailableError, match="need root"), EmulatedHosts(2):
+        pass
+    monkeypatch.setattr(namespaces.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(namespaces.shutil, "which", lambda _: None)
+    with pytest.raises(NotAvailableError, match="apt-get install iproute2"), EmulatedHosts(2):
+        pass
+
+
+def test_hosts_that_cannot_be_are_refused():
+    with pytest.raises(ArgumentError, match="0 hosts"):
+        EmulatedHosts(0)
+    with pytest.raises(ArgumentError, match="-1 Mbit/s"):
+        EmulatedHosts(2, mbit=-1)
