@@ -21,6 +21,8 @@ LAYERS = (
     ("onesided",),
     ("checkpoint", "inference", "parameters", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
+    ("flat", "mixing"),
+    ("window_mixing", "optim"),
     ("testing", "demo_ranks", "sabotage", "forgery", "iopub", "faults", "cargo", "newcomer"),
     ("endings",),
     ("engine", "px"),
@@ -49,6 +51,7 @@ CLIENT = (
     ("cell", "line"),
     ("connecting",),
     ("rescue", "respawn"),
+    ("keeper",),
     ("cluster",),
     ("bench", "chaos", "demo", "mischief", "screen", "standing"),
     ("commands",),
@@ -57,7 +60,7 @@ CLIENT = (
     ("magics",),
 )
 ONLY_IN = {
-    "mpi4py": {"transport"},
+    "mpi4py": {"transport", "bench"},  # benches also time MPI itself, to compare with it
     "ipyparallel": {"bluefog", "cluster", "launcher", "line", "engine", "iopub"},
     "anywidget": {"widgets"},
     "plotly": {"widgets"},

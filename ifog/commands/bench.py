@@ -6,27 +6,38 @@ import argparse
 import importlib
 import json
 import sys
+from typing import Any
 
 from ifog.commands import arguments
+from ifog.errors import ArgumentError
 
 HELP = "reproduce a claim about speed"
 DESCRIPTION = (
+    "ops: what operations cost beside MPI by hand, MPI's allreduce, gloo and plain copies; with "
+    "--against, beside another checkout. "
+    "fusion: many tensors one by one, posted together, and as a list. "
+    "overlap: communication after computation, and beside it. "
+    "cell: an empty %%%%bf cell beside an empty %%%%px cell. "
     "telemetry: what watching costs a loop of 1 MB averages, dashboard closed. "
-    "ops: what each operation costs, here and, with --against, in another checkout. "
     "guard: what the checks that keep cells from hanging add to an operation."
 )
-_PAIRS = {"telemetry": 40, "ops": 3, "guard": 40}
+_PAIRS = {"telemetry": 40, "guard": 40, "versions": 3}
+_CONTESTS = ("ops", "fusion", "overlap", "cell")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", choices=list(_PAIRS), help="which claim")
+    names = [*_CONTESTS, "telemetry", "guard"]
+    parser.add_argument("name", choices=names, help="which claim")
     parser.add_argument(
         "--pairs",
         type=_pairs,
         metavar="K",
-        help="blocks or jobs of each kind, in turn (default 40 for telemetry, where 800 take half "
-        "an hour and show 1 percent; 3 for ops, 40 for guard)",
+        help="blocks, rounds or jobs of each kind, in turn (default 40 for telemetry, where 800 "
+        "take half an hour and show 1 percent; 40 for guard; 3 for --against)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help=f"less than a minute ({', '.join(_CONTESTS)})"
     )
     parser.add_argument("--against", metavar="FOLDER", help="another checkout (ops only)")
     arguments.add_ranks(parser)
@@ -41,9 +52,21 @@ def _pairs(text: str) -> int:
 
 def main(options: argparse.Namespace) -> int:
     """Run the benchmark and print its ratios."""
-    bench = importlib.import_module(f"ifog.bench.{options.name}")
-    extra = {"against": options.against} if options.name == "ops" else {}
-    report = bench.run(options.ranks, pairs=options.pairs or _PAIRS[options.name], **extra)
+    report = _report(options)
     print(*report.lines(), sep="\n", file=sys.stderr if options.json == "-" else sys.stdout)
     arguments.write_json(json.dumps(report._asdict()), options.json)
     return 0
+
+
+def _report(options: argparse.Namespace) -> Any:
+    name, extra = options.name, {}
+    if options.against is not None:
+        if name != "ops":
+            raise ArgumentError(f"bench {name} compares no checkouts; --against goes with ops")
+        name, extra = "versions", {"against": options.against}
+    bench = importlib.import_module(f"ifog.bench.{name}")
+    if name in _CONTESTS:
+        return bench.run(options.ranks, rounds=options.pairs, quick=options.quick)
+    if options.quick:
+        raise ArgumentError(f"bench {options.name} has no quick form here; give fewer --pairs")
+    return bench.run(options.ranks, pairs=options.pairs or _PAIRS[name], **extra)
