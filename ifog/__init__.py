@@ -20,6 +20,7 @@ _HOME = {
     "deadlines": ("set_timeout",),
     "errors": ("IfogError",),
     "gossip": ("pair_gossip", "pair_gossip_nonblocking"),
+    "flat": ("FlatParameters",),
     "handle": ("Handle",),
     "hierarchical": (
         "hierarchical_neighbor_allreduce",
@@ -41,6 +42,13 @@ _HOME = {
         "machine_size",
         "out_neighbor_machine_ranks",
         "set_machine_topology",
+    ),
+    "mixing": (
+        "Mixer",
+        "allreduce_mixer",
+        "hierarchical_mixer",
+        "local_mixer",
+        "neighbor_mixer",
     ),
     "neighborhood": (
         "in_neighbor_ranks",
@@ -93,6 +101,7 @@ _HOME = {
         "wait",
         "watch",
     ),
+    "optim": ("DecentralizedOptimizer",),
     "recorder": (
         "timeline",
         "timeline_context",
@@ -119,6 +128,7 @@ _HOME = {
         "star",
         "symmetric_exponential",
     ),
+    "window_mixing": ("push_sum_mixer", "window_mixer"),
     "windows": ("Window",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -12,6 +12,7 @@ from ifog.context import shutdown as shutdown
 from ifog.context import size as size
 from ifog.deadlines import set_timeout as set_timeout
 from ifog.errors import IfogError as IfogError
+from ifog.flat import FlatParameters as FlatParameters
 from ifog.gossip import pair_gossip as pair_gossip
 from ifog.gossip import pair_gossip_nonblocking as pair_gossip_nonblocking
 from ifog.handle import Handle as Handle
@@ -38,6 +39,11 @@ from ifog.machines import machine_rank as machine_rank
 from ifog.machines import machine_size as machine_size
 from ifog.machines import out_neighbor_machine_ranks as out_neighbor_machine_ranks
 from ifog.machines import set_machine_topology as set_machine_topology
+from ifog.mixing import Mixer as Mixer
+from ifog.mixing import allreduce_mixer as allreduce_mixer
+from ifog.mixing import hierarchical_mixer as hierarchical_mixer
+from ifog.mixing import local_mixer as local_mixer
+from ifog.mixing import neighbor_mixer as neighbor_mixer
 from ifog.neighborhood import in_neighbor_ranks as in_neighbor_ranks
 from ifog.neighborhood import is_topo_weighted as is_topo_weighted
 from ifog.neighborhood import load_topology as load_topology
@@ -81,6 +87,7 @@ from ifog.ops import poll as poll
 from ifog.ops import synchronize as synchronize
 from ifog.ops import wait as wait
 from ifog.ops import watch as watch
+from ifog.optim import DecentralizedOptimizer as DecentralizedOptimizer
 from ifog.parameters import allreduce_parameters as allreduce_parameters
 from ifog.parameters import broadcast_optimizer_state as broadcast_optimizer_state
 from ifog.parameters import broadcast_parameters as broadcast_parameters
@@ -99,6 +106,8 @@ from ifog.topology import grid2d as grid2d
 from ifog.topology import ring as ring
 from ifog.topology import star as star
 from ifog.topology import symmetric_exponential as symmetric_exponential
+from ifog.window_mixing import push_sum_mixer as push_sum_mixer
+from ifog.window_mixing import window_mixer as window_mixer
 from ifog.windows import Window as Window
 
 __version__: str

@@ -19,7 +19,12 @@ from ifog.errors import ArgumentError, MismatchError
 from ifog.ops import allgather, allreduce_, broadcast, broadcast_
 from ifog.structure import pack, unpack
 
-__all__ = ["allreduce_parameters", "broadcast_optimizer_state", "broadcast_parameters"]
+__all__ = [
+    "allreduce_parameters",
+    "broadcast_optimizer_state",
+    "broadcast_parameters",
+    "require_same",
+]
 
 Parameters: TypeAlias = Mapping[str, torch.Tensor] | Iterable[Any]
 
@@ -49,7 +54,7 @@ def broadcast_parameters(params: Parameters, root_rank: int = 0) -> None:
     op = "broadcast_parameters"
     named = _named(op, params)
     current().require((root_rank,), op)
-    _require_same(op, [f"root_rank: {root_rank}", *_described(named)])
+    require_same(op, [f"root_rank: {root_rank}", *_described(named)])
     for name, tensor in named:
         broadcast_(tensor, root_rank, name=name)
 
@@ -70,7 +75,7 @@ def allreduce_parameters(params: Parameters) -> None:
     """
     op = "allreduce_parameters"
     named = _named(op, params)
-    _require_same(op, _described(named))
+    require_same(op, _described(named))
     for label, (_, tensor) in zip(_labels(named), named, strict=True):
         if not tensor.is_floating_point():
             raise ArgumentError(
@@ -122,7 +127,7 @@ def broadcast_optimizer_state(optimizer: torch.optim.Optimizer, root_rank: int =
         )
     context = current()
     context.require((root_rank,), op)
-    _require_same(op, [f"root_rank: {root_rank}", *_groups(optimizer)])
+    require_same(op, [f"root_rank: {root_rank}", *_groups(optimizer)])
     is_root = context.rank == root_rank
     tensors: list[torch.Tensor] = []
     told = _packed_state(optimizer, tensors) if is_root else None
@@ -197,7 +202,7 @@ def _groups(optimizer: torch.optim.Optimizer) -> list[str]:
     return lines
 
 
-def _require_same(op: str, lines: list[str]) -> None:
+def require_same(op: str, lines: list[str]) -> None:
     """Check that all ranks pass the same lines, which describe what they are about to share.
 
     Raises:

@@ -19,6 +19,7 @@ import laws_gossip
 import laws_handovers
 import laws_machines
 import laws_neighbors
+import laws_training
 import laws_windows
 import refusals
 import refusals_machines
@@ -36,6 +37,7 @@ LAWS = {
         laws_gossip,
         laws_machines,
         laws_handovers,
+        laws_training,
         laws_windows,
         refusals,
         refusals_machines,

@@ -1,0 +1,396 @@
+"""Any torch optimizer made decentralized: what it steps on is mixed with the neighbours'.
+
+The local update stays the wrapped optimizer's own; what varies is what is mixed (parameters before
+or after the step, or gradients), how often, and by which mixer. Parameters become views of one flat
+tensor, so a step sends one message to each neighbour instead of one for each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import networkx as nx
+import torch
+from torch import Tensor
+
+from ifog.errors import ArgumentError
+from ifog.flat import FlatParameters
+from ifog.mixing import Mixer, Mixing
+from ifog.parameters import require_same
+
+__all__ = ["DecentralizedOptimizer"]
+
+Order = Literal["atc", "awc", "gradient"]
+_ORDERS = ("atc", "awc", "gradient")
+
+
+class DecentralizedOptimizer(torch.optim.Optimizer):
+    """A torch optimizer whose parameters or gradients are mixed over ranks.
+
+    With x the parameters, g the gradient at x, D the wrapped optimizer's update (for plain SGD
+    D(g) = lr g) and W_k x what the mixer makes of x in round k::
+
+        atc         x+ = W_k (x - D(g(x)))      adapt, then combine
+        awc         x+ = W_k x - D(g(x))        adapt with combine (CTA, D-PSGD); can overlap
+        gradient    x+ = x - D(W_k g(x))        all-reduced: big-batch SGD
+
+    In ``awc`` D starts from W_k x: weight decay acts on that, while g was taken at x. Only what
+    requires a gradient is mixed. Learning rate schedulers, groups and the state belong to both
+    this optimizer and the wrapped one; state that it has already is kept.
+
+    Begin from equal parameters on all ranks: ``ifog.broadcast_parameters(model.state_dict())``.
+    Every rank must construct it, and step as often as the others unless the mixer waits for
+    nobody.
+
+    Gradient clipping before ``step`` sees this rank's own gradient; with ``order="gradient"`` call
+    ``synchronize()`` first to clip the mixed one. With ``torch.amp.GradScaler`` a rank whose
+    gradient has overflowed makes no local update but mixes, so nobody waits for it in vain.
+
+    Args:
+        optimizer: any of torch.optim except LBFGS, or another one that steps by gradients.
+        mix: a mixer, such as ``neighbor_mixer(one_peer(size()))``, or round -> mixer.
+        order: what is mixed and when.
+        every: J; mix in every J-th step only and make local steps between. For ``gradient``
+            accumulate over J backward passes instead.
+        buffers: floating-point tensors that are mixed with the parameters, such as
+            ``model.buffers()`` with the running statistics of batch normalisation; others in it
+            are passed over. By default each rank keeps its own.
+        mix_state: names of the wrapped optimizer's state that is mixed after the step as well, in
+            the same message, such as ("momentum_buffer",); only for ``atc``. Where the ranks' data
+            differ much, this takes away most of the bias.
+        overlap: for ``awc``, start to mix at the end of a step what the next one combines, so that
+            messages travel during forward and backward; the results are the same. Only ``step``
+            may change parameters then: call ``finish()`` before anything else does, and at the
+            end.
+
+    Raises:
+        ArgumentError: something that cannot be wrapped or mixed.
+        MismatchError: the ranks' parameters differ in number, shape or dtype; on every rank.
+
+    Example:
+        >>> import torch, ifog
+        >>> ifog.init()
+        >>> model = torch.nn.Linear(3, 1)
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> mix = ifog.neighbor_mixer(ifog.one_peer(ifog.size()))
+        >>> optimizer = ifog.DecentralizedOptimizer(sgd, mix, order="atc")
+        >>> model(torch.ones(2, 3)).sum().backward()
+        >>> optimizer.step()
+
+    Sources: ATC and CTA diffusion: Chen, Sayed 2012, arXiv:1111.0034. D-PSGD: Lian, Zhang, Zhang,
+    Hsieh, Zhang, Liu 2017, arXiv:1705.09056. Stochastic gradient push, by ``push_sum_mixer``:
+    Assran, Loizou, Ballas, Rabbat 2019, arXiv:1811.10792. The three orders side by side: Ying,
+    Yuan, Hu, Chen, Pan, Yin 2021, arXiv:2111.04287.
+    """
+
+    _step_supports_amp_scaling = True  # a GradScaler must not leave out a step: others wait for it
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        mix: Mixer | Callable[[int], Mixer],
+        *,
+        order: Order = "atc",
+        every: int = 1,
+        buffers: Iterable[Tensor] = (),
+        mix_state: Sequence[str] = (),
+        overlap: bool = False,
+    ) -> None:
+        _require_usable(optimizer, mix, order, every)
+        buffers = tuple(buffers)
+        _require_combinable(mix, order, mix_state, overlap and bool(buffers), overlap)
+        self._sealed = False
+        # Not super(): a subclass may have the wrapped optimizer's class as its second base.
+        torch.optim.Optimizer.__init__(self, optimizer.param_groups, optimizer.defaults)
+        self._sealed = True
+        self.optimizer = optimizer
+        self._link()
+        self.mix = mix
+        self.order, self.every, self.overlap = order, every, overlap
+        self._mix_state = tuple(mix_state)
+        self._steps = 0
+        self._rounds = 0
+        self._under_way: Mixing | None = None
+        self._synchronized = False
+        named = _named(optimizer)
+        trained = [(x, name) for x, name in named if x.requires_grad]
+        self._all = [(x, x.requires_grad, name) for x, name in named]
+        if not trained:
+            raise ArgumentError(
+                "DecentralizedOptimizer: no parameter of the optimizer requires a gradient"
+            )
+        kept = [x for x in buffers if x.is_floating_point()]
+        self._layout = FlatParameters([x for x, _ in trained], [name for _, name in trained])
+        self._buffers = FlatParameters(kept, [f"buffer {place}" for place in range(len(kept))])
+        settings = [f"order {order}, every {every}, mix_state {self._mix_state}"]
+        described = [*settings, *self._layout.describe(), *self._buffers.describe()]
+        require_same("DecentralizedOptimizer", described)
+
+    def _link(self) -> None:
+        """Share groups and state with the wrapped optimizer, which may have replaced its own."""
+        self.param_groups = self.optimizer.param_groups
+        self.state = self.optimizer.state
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Make one step and mix, unless this one is local; every rank must call it.
+
+        Args:
+            closure: evaluated once, before anything else.
+
+        Returns:
+            What the closure returned.
+
+        Raises:
+            ArgumentError: parameters were moved, added, frozen or unfrozen since construction.
+            PeerFailedError: another rank failed meanwhile.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._require_unchanged()
+        overflowed = self._unscale()
+        self._steps += 1
+        due = self._steps % self.every == 0
+        if due and self.order != "atc":
+            self.synchronize()
+        self._synchronized = False
+        if self.order == "gradient" and hasattr(self, "found_inf"):
+            overflowed = not self._finite()  # the gradient is no longer this rank's alone
+        if not overflowed:
+            self.optimizer.step()
+        if due and self.order == "atc":
+            self._begin()
+            self._install()
+        if self.overlap and (self._steps + 1) % self.every == 0:
+            self._begin()
+        return loss
+
+    @torch.no_grad()
+    def synchronize(self) -> None:
+        """Do now what the next ``step`` would mix before its local update; it then mixes no more.
+
+        With ``gradient`` the gradients are the mixed ones afterwards, to be clipped or looked at.
+        With ``awc`` the parameters are. With ``atc`` there is nothing to do. Every rank must call
+        it or none.
+        """
+        if self._synchronized or self.order == "atc":
+            return
+        if self.order == "gradient":
+            self._mix_gradients()
+        else:
+            if self._under_way is None:
+                self._begin()
+            self._install()
+        self._synchronized = True
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Wait for what is under way and drop it: the next ``step`` mixes anew in the same round.
+
+        For ``overlap`` only; every rank must call it. Nothing changes, neither now nor in the
+        results later, but until the next ``step`` parameters may be changed.
+        """
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.wait()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, mixed ones too."""
+        super().zero_grad(set_to_none)
+        if self.order == "gradient":
+            self._synchronized = False
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Not possible afterwards: what is mixed is fixed when the optimizer is made.
+
+        Raises:
+            ArgumentError: always.
+        """
+        if self._sealed:
+            raise ArgumentError(
+                "DecentralizedOptimizer: parameters cannot be added afterwards; add them to the "
+                "torch optimizer first, then make a new DecentralizedOptimizer (its state is kept)"
+            )
+        torch.optim.Optimizer.add_param_group(self, param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the wrapped optimizer says, and under "decentralized" how far mixing is.
+
+        The wrapped optimizer alone can load it as well.
+        """
+        own = {"steps": self._steps, "rounds": self._rounds}
+        return {**self.optimizer.state_dict(), "decentralized": own}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a state, which may be one of the wrapped optimizer alone."""
+        self.finish()
+        own = state_dict.get("decentralized", {"steps": 0, "rounds": 0})
+        rest = {key: value for key, value in state_dict.items() if key != "decentralized"}
+        self.optimizer.load_state_dict(rest)
+        self._link()
+        self._steps, self._rounds = int(own["steps"]), int(own["rounds"])
+
+    def _mixer(self) -> Mixer:
+        if not isinstance(self.mix, Mixer):
+            return self.mix(self._rounds)
+        if hasattr(self.mix, "step"):
+            self.mix.step = self._rounds
+        return self.mix
+
+    def _begin(self) -> None:
+        """Start to mix parameters, and what goes with them."""
+        state = [flat for key in self._mix_state for flat in self._gathered_state(key)]
+        xs = [*self._layout.flats, *self._buffers.flats, *state]
+        self._under_way = self._mixer().start(*xs)
+
+    def _install(self) -> None:
+        """Wait for what was started and take it."""
+        assert self._under_way is not None
+        under_way, self._under_way = self._under_way, None
+        mixed = _tuple(under_way.wait())
+        self._rounds += 1
+        own, kept = len(self._layout.flats), len(self._buffers.flats)
+        self._layout.assign(mixed[:own])
+        self._buffers.assign(mixed[own : own + kept])
+        for number, key in enumerate(self._mix_state):
+            start = own + kept + number * own
+            views = self._layout.views(mixed[start : start + own])
+            for mine, value in zip(self._state_tensors(key), views, strict=True):
+                if mine is not None:
+                    mine.copy_(value)
+
+    def _state_tensors(self, key: str) -> list[Tensor | None]:
+        found = [self.optimizer.state.get(x, {}).get(key) for x in self._layout.tensors]
+        for x, value in zip(self._layout.tensors, found, strict=True):
+            if value is not None and (not isinstance(value, Tensor) or value.shape != x.shape):
+                raise ArgumentError(
+                    f"mix_state: {key!r} of {type(self.optimizer).__name__} is no tensor of the "
+                    "parameter's shape and cannot be mixed"
+                )
+        return found
+
+    def _gathered_state(self, key: str) -> list[Tensor]:
+        return self._layout.gathered(self._state_tensors(key))
+
+    def _mix_gradients(self) -> None:
+        """Replace gradients by mixed ones; None stays where none of those mixed has one."""
+        tensors = self._layout.tensors
+        for place, x in enumerate(tensors):
+            if x.grad is not None and x.grad.layout != torch.strided:
+                raise ArgumentError(
+                    f"{self._layout.name(place)} has a sparse gradient, which order='gradient' "
+                    "cannot mix; use order='atc', or sparse=False in the embedding"
+                )
+        # Who has a gradient travels behind the gradients, in the same message.
+        flats = self._layout.gathered([x.grad for x in tensors], extra=len(tensors))
+        flats[0][-len(tensors) :] = torch.tensor([float(x.grad is not None) for x in tensors])
+        mixed = _tuple(self._mixer()(*flats, *self._buffers.flats))
+        self._rounds += 1
+        self._buffers.assign(mixed[len(flats) :])
+        there = mixed[0][-len(tensors) :].tolist()
+        for x, gradient, any_ in zip(tensors, self._layout.views(mixed), there, strict=False):
+            x.grad = gradient if any_ else None
+
+    def _unscale(self) -> bool:
+        """Undo the scale of a ``GradScaler``, if one steps; whether a gradient has overflowed."""
+        found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if found is None:
+            return False
+        if scale is not None:
+            inverse = scale.double().reciprocal().float()
+            for x in self._layout.tensors:
+                if x.grad is not None:
+                    x.grad.mul_(inverse.to(x.grad.device))
+        return bool(found.item())
+
+    def _finite(self) -> bool:
+        gradients = [x.grad for x in self._layout.tensors if x.grad is not None]
+        return all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+    def _require_unchanged(self) -> None:
+        self._link()
+        now = [x for group in self.param_groups for x in group["params"]]
+        if len(now) != len(self._all) or any(
+            x is not known for x, (known, *_) in zip(now, self._all, strict=True)
+        ):
+            raise ArgumentError(
+                f"the optimizer had {len(self._all)} parameters and has others now ({len(now)}); "
+                "make a new DecentralizedOptimizer around it after adding or replacing some"
+            )
+        for x, trained, name in self._all:
+            if x.requires_grad != trained:
+                verb = "frozen" if trained else "unfrozen"
+                raise ArgumentError(
+                    f"{name} was {verb} after the optimizer was made; make a new "
+                    "DecentralizedOptimizer around the torch optimizer, on every rank"
+                )
+        self._layout.require_in_place()
+        self._buffers.require_in_place()
+
+
+def _tuple(mixed: Any) -> tuple[Tensor, ...]:
+    return mixed if isinstance(mixed, tuple) else (mixed,)
+
+
+def _named(optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, str]]:
+    named: list[tuple[Tensor, str]] = []
+    for group in optimizer.param_groups:
+        for place, x in enumerate(group["params"]):
+            names = group.get("param_names")
+            named.append((x, repr(names[place]) if names else f"parameter {len(named)}"))
+    return named
+
+
+def _require_usable(optimizer: Any, mix: Any, order: Any, every: Any) -> None:
+    what = "DecentralizedOptimizer"
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ArgumentError(f"{what} wraps a torch optimizer, got {type(optimizer).__name__}")
+    if isinstance(optimizer, DecentralizedOptimizer):
+        raise ArgumentError(f"{what}: this optimizer is one already; wrap optimizer.optimizer")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ArgumentError(
+            f"{what}: LBFGS searches along lines of one rank's own loss and evaluates it many "
+            "times a step; use a first-order optimizer such as SGD or AdamW"
+        )
+    if isinstance(mix, nx.DiGraph) or not callable(mix):
+        raise ArgumentError(
+            f"{what}: mix is a {type(mix).__name__}; pass a mixer, such as "
+            "ifog.neighbor_mixer(ifog.one_peer(ifog.size()))"
+        )
+    if order not in _ORDERS:
+        raise ArgumentError(f"{what}: order is {order!r}; choose one of {list(_ORDERS)}")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ArgumentError(f"{what}: every is {every!r}; it must be a whole number from 1 on")
+    if order == "gradient" and every > 1:
+        raise ArgumentError(
+            f"{what}: with order='gradient' and every={every} the ranks would drift apart in the "
+            "steps between; accumulate gradients over several backward passes and step once, or "
+            "use order='atc'"
+        )
+
+
+def _require_combinable(
+    mix: Any, order: str, mix_state: Any, overlapping_buffers: bool, overlap: bool
+) -> None:
+    what = "DecentralizedOptimizer"
+    if isinstance(mix_state, str) or (mix_state and order != "atc"):
+        raise ArgumentError(
+            f"{what}: mix_state is {mix_state!r} with order={order!r}; it takes a list of names, "
+            "and order='atc'"
+        )
+    if overlap and order != "awc":
+        raise ArgumentError(f"{what}: overlap=True needs order='awc', not {order!r}")
+    if overlapping_buffers:
+        raise ArgumentError(
+            f"{what}: buffers change during the forward pass, in which overlap=True mixes; leave "
+            "one of the two out"
+        )
+    if overlap and isinstance(mix, Mixer) and not hasattr(mix, "step"):
+        raise ArgumentError(
+            f"{what}: this mixer waits for nobody, so there is nothing to overlap with; leave "
+            "overlap out"
+        )
