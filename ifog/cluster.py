@@ -1,21 +1,20 @@
 """The notebook's hand on the ranks: start, run, watch, interrupt, heal, stop.
 
-One thread of the cluster looks after the running cells: it enforces deadlines, notices ranks that
-died, and after a cell that failed anywhere makes the communicator usable again before the cell
-counts as done, so that the next one finds all ranks ready and all variables intact.
+Everything that takes long is looked after by the thread of a ``Keeper``, so that what a person asks
+meanwhile is answered.
 """
 
 from __future__ import annotations
 
 import atexit
-import math
+import itertools
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ifog import rescue, respawn
+from ifog import respawn
 from ifog.cell import Cell, CellResult, Output, RankError, span
 from ifog.errors import (
     ArgumentError,
@@ -23,9 +22,10 @@ from ifog.errors import (
     IfogError,
     NoClusterError,
 )
+from ifog.keeper import Keeper
 from ifog.numbers import counted, named
 from ifog.stalls import PATIENCE
-from ifog.status import WAYS_OUT, ClusterStatus, RankStatus
+from ifog.status import ClusterStatus, RankStatus
 from ifog.telemetry import EventLog
 
 if TYPE_CHECKING:
@@ -44,10 +44,6 @@ __all__ = [
 ]
 
 _MOST_RANKS = 256
-_HEAL_TIMEOUT = 10.0
-_STOPPED_FOR = 1.0  # seconds after which a cell does not wait for a stopped rank any more
-_PULSE = 0.1  # seconds between two looks at running cells
-_REST = 0.5  # seconds between two looks while nothing runs
 Progress = Callable[[str], None]
 _current: Cluster | None = None
 _one_at_a_time = threading.Lock()
@@ -75,15 +71,8 @@ class Cluster:
         self.events = EventLog()
         self.running = False
         self.started = 0.0
-        self._line: Line | None = None
-        self._seq = 0
-        self._cells: list[Cell] = []
-        self._abandoned: list[Cell] = []  # results are there, but a rank has not come back
-        self._rescue = rescue.Rescue()
-        self._lock = threading.RLock()
-        self._nudged = threading.Event()
-        self._closing = threading.Event()
-        self._keeper: threading.Thread | None = None
+        self._numbers = itertools.count(1)
+        self._keeper: Keeper | None = None  # there while the ranks run
 
     def __enter__(self) -> Cluster:
         return self if self.running else self.start()
@@ -112,15 +101,10 @@ class Cluster:
                 )
             from ifog.connecting import connect
 
-            line = connect(self.n, self.events, tell, sealed=self.sealed)
-            self._line, self._cells, self._abandoned = line, [], []
-            self._rescue = rescue.Rescue()
+            self._keeper = Keeper(connect(self.n, self.events, tell, sealed=self.sealed))
             self.running, self.started = True, time.time()
             _current = self
             atexit.register(self.stop)
-            self._closing.clear()
-            self._keeper = threading.Thread(target=self._keep, name="ifog-cluster", daemon=True)
-            self._keeper.start()
         return self
 
     def stop(self) -> None:
@@ -133,16 +117,12 @@ class Cluster:
         if not self.running:
             return
         self.running = False
-        self._closing.set()
-        self._nudged.set()
-        if self._keeper is not None and self._keeper is not threading.current_thread():
-            self._keeper.join(timeout=_HEAL_TIMEOUT)
-        for cell in self._cells:
-            for rank in cell.missing():
-                cell.lose(rank, "ClusterStopped", "the cluster was stopped")
-            cell.finish()
-        line, self._line, self._cells = self._line, None, []
-        left = [] if line is None else line.stop()
+        left: list[int] = []
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.stop()
+            self._keeper = None
+            left = keeper.line.stop()
         atexit.unregister(self.stop)
         if _current is self:
             _current = None
@@ -177,13 +157,11 @@ class Cluster:
             ArgumentError: a rank that is not in this cluster.
             ClusterError: a rank died or does not come back from an earlier cell.
         """
-        chosen, line = self._chosen(ranks), self._usable()
-        with self._lock:
-            self._seq += 1
-            cell = Cell(self._seq, chosen, self, timeout, stall)
-            self._cells.append(cell)
-        line.execute(cell, code)
-        self._nudged.set()
+        chosen, keeper = self._chosen(ranks), self._ready()
+        cell = Cell(next(self._numbers), chosen, self, timeout, stall)
+        keeper.add(cell)
+        keeper.line.execute(cell, code)
+        keeper.nudge()
         return cell
 
     def run(
@@ -203,7 +181,7 @@ class Cluster:
         for cell in self.running_cells():
             if chosen & set(cell.missing()):
                 cell.interrupt(sorted(chosen))
-        for rank, seq in self._away().items():
+        for rank, seq in self._kept().away().items():
             if rank in chosen:
                 self.send_interrupt([rank], seq)
 
@@ -223,7 +201,7 @@ class Cluster:
         alive = [rank for rank in chosen if ranks is not None or rank not in line.dead]
         self._refuse(alive)
         if not alive:
-            raise ClusterError(f"pulling {name}: {self._trouble()}")
+            raise ClusterError(f"pulling {name}: {self._kept().trouble()}")
         return line.call(alive, f"pulling {name}", "pull", name, busy=self._in_a_cell)
 
     def push(self, variables: dict[str, Any], ranks: Sequence[int] | None = None) -> None:
@@ -249,23 +227,25 @@ class Cluster:
         Raises:
             ArgumentError: no such graph over these ranks.
         """
-        line = self._usable()
+        keeper = self._ready()
+        line = keeper.line
         try:
             line.call(line.living, f"setting the topology {label!r}", "set_topology", label)
         except IfogError:
-            self._rescue.wounded = True
-            self._heal(line, _HEAL_TIMEOUT)
+            keeper.wound()
+            keeper.heal()
             raise
 
     def status(self) -> ClusterStatus:
-        """Who the ranks are and what they are doing."""
-        line = self._line
-        if line is None:
+        """Who the ranks are and what they are doing; answers also while they are replaced."""
+        keeper = self._keeper
+        if keeper is None:
             return ClusterStatus(self.n, False, "", ())
+        line = keeper.line
         line.look()
-        busy = {rank for cell in self.running_cells() for rank in cell.missing()}
-        rows = line.rows(busy, self._away())
-        return ClusterStatus(self.n, True, self._trouble(), rows, line.forged)
+        busy = {rank for cell in keeper.running() for rank in cell.missing()}
+        rows = line.rows(busy, keeper.away())
+        return ClusterStatus(self.n, True, keeper.trouble(), rows, line.forged)
 
     def send_interrupt(self, ranks: Sequence[int], seq: int) -> None:
         """Interrupt the ranks if they run cell ``seq``; does not block."""
@@ -275,16 +255,18 @@ class Cluster:
         self, ranks: Sequence[int], seq: int, cause: str, *, deep: bool = False
     ) -> None:
         """End waits in cell ``seq`` with an error that names ``cause``; does not block."""
-        self._rescue.wounded = True
-        line, lost = self._line, {}
-        if line is not None and cause.startswith(("RankDied", "RankStopped")):
-            # The ranks may have healed inside the cell before this news comes.
-            lost = {"lost": [*line.dead, *line.stopped]}
+        keeper, lost = self._keeper, {}
+        if keeper is not None:
+            keeper.wound()
+            if cause.startswith(("RankDied", "RankStopped")):
+                # The ranks may have healed inside the cell before this news comes.
+                lost = {"lost": [*keeper.line.dead, *keeper.line.stopped]}
         self.ask(ranks, "revoke", cell=seq, cause=cause, deep=deep, **lost)
 
     def nudge(self) -> None:
         """Make the keeper look at the cells now."""
-        self._nudged.set()
+        if self._keeper is not None:
+            self._keeper.nudge()
 
     def ask(self, ranks: Sequence[int], what: str, **content: Any) -> Mapping[int, Any]:
         """Send a request to the ranks' control threads; futures of the answers."""
@@ -299,13 +281,19 @@ class Cluster:
 
     def running_cells(self) -> list[Cell]:
         """The cells that have no result yet."""
-        with self._lock:
-            return list(self._cells)
+        return [] if self._keeper is None else self._keeper.running()
+
+    @property
+    def _line(self) -> Line | None:
+        return None if self._keeper is None else self._keeper.line
+
+    def _kept(self) -> Keeper:
+        if self._keeper is None:
+            raise NoClusterError("no cluster is running; start one with `%bf start -n 4`")
+        return self._keeper
 
     def _connected(self) -> Line:
-        if self._line is None:
-            raise NoClusterError("no cluster is running; start one with `%bf start -n 4`")
-        return self._line
+        return self._kept().line
 
     def _chosen(self, ranks: Sequence[int] | None) -> tuple[int, ...]:
         line = self._connected()
@@ -319,53 +307,25 @@ class Cluster:
             raise ArgumentError(f"{what} asked for; this cluster has the ranks 0-{self.n - 1}")
         return tuple(sorted(set(ranks)))
 
-    def _trouble(self) -> str:
-        line = self._line
-        return "" if line is None else line.trouble(self._away())
-
-    def _away(self) -> dict[int, int]:
-        """Ranks that live but did not end a cell whose result is there, and that cell's number."""
-        with self._lock:
-            self._abandoned = [cell for cell in self._abandoned if cell.unstoppable()]
-            away = {rank: cell.seq for cell in self._abandoned for rank in cell.unstoppable()}
-        dead = self._line.dead if self._line is not None else {}
-        return {rank: seq for rank, seq in sorted(away.items()) if rank not in dead}
-
     def _refuse(self, ranks: Sequence[int]) -> None:
-        if set(ranks) & set(self._away()):
-            raise ClusterError(self._trouble())
+        keeper = self._kept()
+        if keeper.task or set(ranks) & set(keeper.away()):
+            raise ClusterError(keeper.trouble())
 
     def _in_a_cell(self, rank: int) -> bool:
         """Whether the rank still runs a cell, behind which requests to it wait."""
         self._refuse([rank])
         return any(rank in cell.missing() for cell in self.running_cells())
 
-    def _usable(self) -> Line:
-        """The line to ranks that can run cells, after healing what an earlier one left.
+    def _ready(self) -> Keeper:
+        """The keeper of ranks that can run cells, after healing what an earlier one left.
 
         Raises:
             ClusterError: a rank died, or does not come back.
         """
-        line = self._connected()
-        line.look()
-        if trouble := self._trouble():
-            raise ClusterError(trouble)
-        if not self._rescue.wounded:
-            return line
-        if running := self.running_cells():
-            numbers = ", ".join(str(cell.seq) for cell in running)
-            raise ClusterError(
-                f"an earlier cell stopped all communication while cell {numbers} still runs; wait "
-                "for it or interrupt it, then all ranks can start afresh"
-            )
-        if error := self._heal(line, _HEAL_TIMEOUT):
-            raise error
-        return line
-
-    def _heal(self, line: Line, timeout: float) -> ClusterError | None:
-        """Make the communicator usable again on all ranks; returns what prevented it."""
-        with self._lock:
-            return self._rescue.heal(line, timeout)
+        keeper = self._kept()
+        keeper.require_ready()
+        return keeper
 
     def heal(self) -> str:
         """Let the living ranks go on without those that died; returns what was done.
@@ -376,16 +336,12 @@ class Cluster:
         Raises:
             ClusterError: a cell runs, or the living cannot agree.
         """
-        line = self._connected()
-        line.look()
-        if line.broken:
-            raise ClusterError(self._trouble())
-        if running := self.running_cells():
-            raise ClusterError(f"cell {running[0].seq} still runs; wait for it or interrupt it")
-        with self._lock:
-            told = self._rescue.go_on(line, self._away(), _HEAL_TIMEOUT)
-            self._abandoned = []  # whoever was lost in a cell is dead now, and may come anew
-        return told
+        keeper = self._kept()
+        keeper.line.look()
+        if keeper.line.broken:
+            raise ClusterError(keeper.line.trouble({}))
+        keeper.require_no_cell()
+        return keeper.go_on()
 
     def respawn(self, state: Sequence[str] = (), progress: Progress | None = None) -> str:
         """Have all ranks again: the living keep their variables; returns what was done.
@@ -402,73 +358,20 @@ class Cluster:
         """
         from ifog.connecting import connect
 
-        line, tell = self._connected(), progress or (lambda _: None)
-        if not line.dead and not line.stopped and not self._away():
+        keeper, tell = self._kept(), progress or (lambda _: None)
+        line = keeper.line
+        line.look()
+        if not line.dead and not line.stopped and not keeper.away():
             return "all ranks live"
-        if running := self.running_cells():
-            raise ClusterError(f"cell {running[0].seq} still runs; wait for it or interrupt it")
+        keeper.require_no_cell()
         start = partial(connect, self.n, self.events, tell, sealed=self.sealed)
-        with self._lock:
-            fresh, told = respawn.replaced(line, self.heal, state, start, sealed=self.sealed)
+        with keeper.changing("respawning: ranks that died are being replaced"):
+            fresh, told = respawn.replaced(line, self.heal, state, start, tell, sealed=self.sealed)
             if fresh is not line:
-                self._line, self._rescue, self._abandoned = fresh, rescue.Rescue(), []
+                self._keeper = Keeper(fresh)
+        if fresh is not line:
+            keeper.stop()
         return told
-
-    def _keep(self) -> None:
-        while not self._closing.is_set():
-            self._nudged.wait(_PULSE if self._cells else _REST)
-            self._nudged.clear()
-            line = self._line
-            if line is None:
-                continue
-            line.look()
-            for cell in self.running_cells():
-                try:
-                    self._look_after(cell, line)
-                except Exception as error:  # whatever goes wrong on this side, the cell ends
-                    self._break_off(cell, error)
-            if not self.running_cells():
-                self._look_after_deaths(line)
-
-    def _look_after(self, cell: Cell, line: Line) -> None:
-        for rank in cell.missing():
-            self._account(cell, rank, line)
-        if cell.step():
-            self._settle(cell, line)
-
-    def _break_off(self, cell: Cell, error: Exception) -> None:
-        with self._lock:
-            if cell in self._cells:
-                self._cells.remove(cell)
-            self._rescue.wounded = True
-        cell.break_off(error)
-
-    def _look_after_deaths(self, line: Line) -> None:
-        with self._lock:
-            self._rescue.look_after(line, _HEAL_TIMEOUT)
-
-    @staticmethod
-    def _account(cell: Cell, rank: int, line: Line) -> None:
-        """Let a cell not wait for a rank that died or is stopped."""
-        if line.broken:
-            cell.lose(rank, "RankDied", line.trouble({}))
-        elif rank in line.dead:
-            cell.lose(rank, "RankDied", f"{line.dead[rank]}; {WAYS_OUT}")
-        elif time.monotonic() - line.stopped.get(rank, math.inf) > _STOPPED_FOR:
-            cell.lose(rank, "RankStopped", line.trouble({}))
-
-    def _settle(self, cell: Cell, line: Line) -> None:
-        with self._lock:
-            self._cells.remove(cell)
-            self._rescue.wounded |= cell.troubled()
-            if cell.unstoppable():
-                self._abandoned.append(cell)
-        if not self.running_cells():
-            self._look_after_deaths(line)
-        gone = self._trouble() or cell.unstoppable()
-        if self._rescue.wounded and not gone and not self.running_cells():
-            self._heal(line, cell.healing_time(_HEAL_TIMEOUT))
-        cell.finish()
 
 
 def current() -> Cluster:

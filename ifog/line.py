@@ -7,6 +7,7 @@ reply that never comes is noticed by the process, not by the reply.
 from __future__ import annotations
 
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from functools import partial
@@ -45,6 +46,7 @@ class Line:
         dead: rank -> how it died.
         gone: the dead ranks that the others go on without.
         stopped: the ranks that a signal stopped, and since when.
+        arriving: the ranks whose new process cannot be talked to yet.
         broken: why no rank can be reached any more, or "".
         forged: how many messages were dropped that nobody who may had signed, as far as is known.
         connection_files: how other clients ("client") reach the ranks.
@@ -58,6 +60,7 @@ class Line:
         self.dead: dict[int, str] = {}
         self.gone: set[int] = set()
         self.stopped: dict[int, float] = {}
+        self.arriving: set[int] = set()
         self.broken = ""
         self.forged = 0
         self._altered = 0
@@ -70,19 +73,22 @@ class Line:
         self._events = events
         self._vitals: dict[int, Vitals] = {}
         self._looked = 0.0
+        self._looking = threading.Lock()
 
     def stop(self) -> list[int]:
         """End all processes; returns those that could not be killed."""
-        left = self._job.stop()
-        for vitals in self._vitals.values():
-            vitals.close()
-        self._vitals.clear()
-        return left
+        with self._looking:
+            self.broken = self.broken or "the ranks were stopped"
+            for vitals in self._vitals.values():
+                vitals.close()
+            self._vitals.clear()
+        return self._job.stop()
 
     @property
     def living(self) -> list[int]:
-        """The ranks that have not died, ascending."""
-        return [rank for rank in sorted(self.about) if rank not in self.dead]
+        """The ranks that can be talked to, ascending."""
+        lost = self.dead.keys() | self.arriving
+        return [rank for rank in sorted(self.about) if rank not in lost]
 
     def kill(self, rank: int) -> None:
         """End the process of a rank, whatever it does."""
@@ -114,8 +120,10 @@ class Line:
     def watch(self, rank: int, about: dict[str, Any]) -> None:
         """Look from now on whether the process that told this about itself lives."""
         self.about[rank] = about
+        self.arriving.discard(rank)
         if about["host"] == platform.node():
-            self._vitals[rank] = Vitals(about["pid"], self._job.words)
+            with self._looking:
+                self._vitals[rank] = Vitals(about["pid"], self._job.words)
 
     def execute(self, cell: Cell, code: str) -> None:
         """Send the cell's code to its ranks."""
@@ -239,9 +247,16 @@ class Line:
         self._client._send(
             self._client._query_stream, "unregistration_request", content={"id": rank}
         )
-        if rank in self._vitals:
-            self._vitals.pop(rank).close()
-        return self.dead.pop(rank)
+        with self._looking:
+            if rank in self._vitals:
+                self._vitals.pop(rank).close()
+            self.arriving.add(rank)
+            return self.dead.pop(rank)
+
+    def give_up(self, rank: int, death: str) -> None:
+        """No other process comes in place of the rank that died so."""
+        self.arriving.discard(rank)
+        self.dead[rank] = death
 
     def registered(self, rank: int) -> bool:
         """Whether a process has the number ``rank`` at the controller."""
@@ -266,7 +281,10 @@ class Line:
 
     def look(self) -> None:
         """Note which ranks have died, and whether the rest can be reached."""
-        moment = time.monotonic()
+        with self._looking:
+            self._look(time.monotonic())
+
+    def _look(self, moment: float) -> None:
         if moment - self._looked < _LOOK:
             return
         self._looked = moment
@@ -279,8 +297,9 @@ class Line:
                 self.stopped.setdefault(rank, moment)
             else:
                 self.stopped.pop(rank, None)
-        ended = self._job.ended()
-        if ended and not self.broken and len(self.dead) < len(self.about):
+        if self.broken or len(self.dead) == len(self.about):
+            return
+        if ended := self._job.ended():
             self.broken = f"{ended[0]} ended, the ranks cannot be reached"
 
     def _bury(self, rank: int, vitals: Vitals) -> None:
@@ -323,6 +342,7 @@ class Line:
             states[rank] = "waiting" if answers.get(rank, {}).get("event") else "running"
         states |= {r: f"busy in cell {seq}, does not answer" for r, seq in away.items()}
         states |= dict.fromkeys(self.stopped, "stopped") | dict.fromkeys(self.dead, "dead")
+        states |= dict.fromkeys(self.arriving, "starting")
         return tuple(
             RankStatus(r, about["pid"], about["host"], about["device"], about["threads"], states[r])
             for r, about in sorted(self.about.items())

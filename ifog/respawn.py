@@ -30,6 +30,7 @@ def replaced(
     heal: Callable[[], object],
     names: Sequence[str],
     connect: Callable[..., Line],
+    tell: Callable[[str], None],
     *,
     sealed: bool,
 ) -> tuple[Line, str]:
@@ -40,6 +41,7 @@ def replaced(
         heal: lets the living go on.
         names: of the variables that a new rank gets from a neighbour of the dead one.
         connect: starts new ranks, as many as there were.
+        tell: called with short lines about what is going on.
         sealed: the ranks cannot be joined by a new one.
 
     Raises:
@@ -51,14 +53,17 @@ def replaced(
         sources = _givers(line, line.dead)
         if sealed:
             raise NotAvailableError("a sealed cluster lets no new process in")
+        tell(f"starting {named(sources)} in the living world")
         told = in_place(line, sources, names)
     except IfogError as error:
         living = line.living
         if line.broken or not living:
             raise
         sources = dict.fromkeys(sorted(set(line.about) - set(living)), living[0])
+        why = str(error).partition(";")[0]  # what it advises against that is done here
+        tell(f"not in place ({why}): starting all ranks afresh around the variables")
         line, how = around(line, sources, names, connect)
-        told = f"not in place ({error}): {how}"
+        told = f"not in place ({why}): {how}"
     return line, f"{told}; {time.monotonic() - begun:.1f} s"
 
 
@@ -103,7 +108,7 @@ def _replace(line: Line, rank: int) -> None:
         joining |= {r: line.apply(r, "request", "newcomer", "admit") for r in living}
         about = line.gather(joining, _TIMEOUT, task)[rank]
     except BaseException:
-        line.dead[rank] = death
+        line.give_up(rank, death)
         raise
     line.watch(rank, about)
     line.gone.discard(rank)
@@ -177,10 +182,11 @@ def around(
 
 def _given(sources: Mapping[int, int], names: Sequence[str], refused: Mapping[str, str]) -> str:
     parts = []
+    new, has = named(sources), "has" if len(sources) == 1 else "have"
     if given := [name for name in names if name not in refused]:
         pairs = ", ".join(f"rank {rank} from rank {source}" for rank, source in sources.items())
-        parts.append(f"{', '.join(given)}: {pairs}")
+        parts.append(f"{', '.join(given)}: {pairs}, which {has} no other variables")
     elif not names:
-        parts.append(f"{named(sources)} without variables (--state model,opt takes a neighbour's)")
+        parts.append(f"{new} without variables (--state model,opt takes a neighbour's)")
     parts += [f"{name} could not be brought ({why})" for name, why in sorted(refused.items())]
     return "".join(f"; {part}" for part in parts)

@@ -13,8 +13,8 @@ WAYS_OUT = "go on without with %bf heal, replace with %bf respawn, or begin afre
 class RankStatus(NamedTuple):
     """One rank.
 
-    ``state`` is "idle", "running", "waiting", "stopped", "dead", or for a rank that was given up
-    and still runs "busy in cell 3, does not answer".
+    ``state`` is "idle", "running", "waiting", "stopped", "dead", "starting" in place of a dead one,
+    or for a rank that was given up and still runs "busy in cell 3, does not answer".
     """
 
     rank: int

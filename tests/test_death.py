@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -271,6 +272,27 @@ opt.step()
     assert set(ringed.pull(same).values()) == {True}
     ringed.run("raise ValueError if bf.rank() == 1 else bf.barrier()", timeout=20)
     agree(ringed, 1.5, [0, 1, 2, 3])
+
+
+@pytest.mark.mpi
+def test_the_status_answers_while_a_rank_is_replaced(ringed, monkeypatch):
+    wait, seen = respawn._await, []
+
+    def look(condition: Callable[[], bool], otherwise: str) -> None:
+        with ThreadPoolExecutor(1) as elsewhere:
+            seen.append(elsewhere.submit(ringed.status).result(timeout=10))
+        wait(condition, otherwise)
+
+    monkeypatch.setattr(respawn, "_await", look)
+    kill(ringed, 1)
+    told: list[str] = []
+    ringed.respawn(["kept"], told.append)
+    assert told == ["starting rank 1 in the living world"]
+    assert len(seen) == 2
+    for status in seen:
+        assert [row.state for row in status.rows] == ["idle", "starting", "idle", "idle"]
+        assert status.trouble.startswith("respawning: ")
+    assert not ringed.status().trouble
 
 
 @pytest.mark.mpi
