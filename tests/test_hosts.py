@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from ifog import watchdog
-from ifog.bench import namespaces
+from ifog.bench import namespaces, net
 from ifog.bench.namespaces import EmulatedHosts
 from ifog.errors import ArgumentError, NotAvailableError
 
@@ -263,3 +263,36 @@ def test_hosts_that_cannot_be_are_refused():
         EmulatedHosts(0)
     with pytest.raises(ArgumentError, match="-1 Mbit/s"):
         EmulatedHosts(2, mbit=-1)
+
+
+@on_hosts
+@pytest.mark.mpi
+@pytest.mark.timeout(SECONDS + 20)
+def test_the_bench_between_hosts_is_no_faster_than_its_wire():
+    nbytes, mbit = 1_600_000, 80
+    report = net.run(3, mbit=mbit, rounds=2, sizes=[nbytes])
+    (found,) = report.sizes
+    wire = nbytes * 8 / mbit  # microseconds
+    # A reduction sends 2 (n - 1)/n of the tensor, a ring sends it to both neighbours.
+    assert found["floor"] == {
+        net.ONE_PEER: wire,
+        net.MPI_ONE_PEER: wire,
+        net.RING: 2 * wire,
+        net.MPI_RING: 2 * wire,
+        net.ALLREDUCE: pytest.approx(wire * 4 / 3),
+        net.MPI_ALLREDUCE: pytest.approx(wire * 4 / 3),
+        net.GLOO: pytest.approx(wire * 4 / 3),
+    }
+    unslowed = 2 * 262_144 * 8 / mbit  # what the token buckets of both ends held
+    for name, us in found["us"].items():
+        assert us >= found["floor"][name] - unslowed
+    assert report.targets[0]["met"] is None  # it is about other hosts and sizes
+    assert "floor" in "\n".join(report.lines())
+
+
+def test_the_bench_between_hosts_needs_two_of_them_and_root(monkeypatch):
+    with pytest.raises(ArgumentError, match="at least 2 hosts"):
+        net.run(1)
+    monkeypatch.setattr(namespaces.os, "geteuid", lambda: 1000)
+    with pytest.raises(NotAvailableError, match="need root"):
+        net.run(2, quick=True)

@@ -113,7 +113,8 @@ def gloo(private: str) -> Iterator[Callable[[Buffers], Call] | None]:
     if not distributed.is_available() or not distributed.is_gloo_available():
         yield None
         return
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
+    interface = "lo" if sys.platform == "linux" else "lo0"
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)  # several hosts name their own
     world = MPI.COMM_WORLD
     distributed.init_process_group(
         "gloo",

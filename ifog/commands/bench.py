@@ -18,6 +18,7 @@ DESCRIPTION = (
     "fusion: many tensors one by one, posted together, and as a list. "
     "overlap: communication after computation, and beside it. "
     "cell: an empty %%%%bf cell beside an empty %%%%px cell. "
+    "net: averages between hosts with slow links, emulated here as root, beside gloo and MPI. "
     "telemetry: what watching costs a loop of 1 MB averages, dashboard closed. "
     "guard: what the checks that keep cells from hanging add to an operation."
 )
@@ -27,7 +28,7 @@ _CONTESTS = ("ops", "fusion", "overlap", "cell")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    names = [*_CONTESTS, "telemetry", "guard"]
+    names = [*_CONTESTS, "net", "telemetry", "guard"]
     parser.add_argument("name", choices=names, help="which claim")
     parser.add_argument(
         "--pairs",
@@ -37,7 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "take half an hour and show 1 percent; 40 for guard; 3 for --against)",
     )
     parser.add_argument(
-        "--quick", action="store_true", help=f"less than a minute ({', '.join(_CONTESTS)})"
+        "--quick",
+        action="store_true",
+        help=f"less than a minute ({', '.join(_CONTESTS)}, net)",
+    )
+    parser.add_argument("--hosts", type=arguments.ranks, metavar="N", help="of net (default 4)")
+    parser.add_argument(
+        "--rate", type=_rate, metavar="MBIT", help="Mbit/s of each link of net (default 1000)"
     )
     parser.add_argument("--against", metavar="FOLDER", help="another checkout (ops only)")
     arguments.add_ranks(parser)
@@ -48,6 +55,16 @@ def _pairs(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
         raise argparse.ArgumentTypeError(f"{text!r} pairs have no spread; give a whole number >= 2")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        mbit = float(text)
+    except ValueError:
+        mbit = 0.0
+    if not 0.1 <= mbit < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no rate; give Mbit/s, such as 250")
+    return mbit
 
 
 def main(options: argparse.Namespace) -> int:
@@ -65,6 +82,11 @@ def _report(options: argparse.Namespace) -> Any:
             raise ArgumentError(f"bench {name} compares no checkouts; --against goes with ops")
         name, extra = "versions", {"against": options.against}
     bench = importlib.import_module(f"ifog.bench.{name}")
+    if name == "net":
+        hosts, mbit = options.hosts or 4, options.rate or 1000.0
+        return bench.run(hosts, mbit=mbit, rounds=options.pairs, quick=options.quick)
+    if options.hosts or options.rate:
+        raise ArgumentError(f"bench {name} runs on one host; --hosts and --rate go with net")
     if name in _CONTESTS:
         return bench.run(options.ranks, rounds=options.pairs, quick=options.quick)
     if options.quick:
