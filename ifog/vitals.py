@@ -13,6 +13,7 @@ import os
 import signal
 import struct
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,7 @@ LAST_WORDS = "IFOG_LAST_WORDS"  # names the folder in which ranks leave them
 _INFO = struct.Struct("QQ11Ii")  # Linux's struct pidfd_info
 _ASK = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11  # its ioctl PIDFD_GET_INFO
 _EXIT = 1 << 3  # its flag PIDFD_INFO_EXIT
+_DYING = 2.0  # seconds that may pass between a kill's being counted and the process's end
 
 
 def last_word(status: int) -> None:
@@ -56,20 +58,24 @@ class Vitals:
         self.pid = pid
         self._process = psutil.Process(pid)
         self._word = words / str(pid)
-        self._kills = out_of_memory_kills()
+        kills = out_of_memory_kills()
+        self._kills = (kills, kills)  # some seconds ago, and less long ago
+        self._counted = time.monotonic()
         self._descriptor: int | None = None
         if sys.platform == "linux" and hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
                 self._descriptor = os.pidfd_open(pid)
 
     def alive(self) -> bool:
-        """Whether it runs or is stopped."""
+        """Whether it runs or is stopped; to be asked again and again."""
         try:
-            return bool(
-                self._process.status() != psutil.STATUS_ZOMBIE and self._process.is_running()
-            )
+            lives = self._process.status() != psutil.STATUS_ZOMBIE and self._process.is_running()
         except psutil.Error:
             return False
+        if lives and time.monotonic() - self._counted > _DYING:
+            self._kills = (self._kills[1], out_of_memory_kills())
+            self._counted = time.monotonic()
+        return bool(lives)
 
     def stopped(self) -> bool:
         """Whether it is stopped by a signal, until another one makes it go on."""
@@ -101,12 +107,12 @@ class Vitals:
 
     def _memory(self, number: int) -> str:
         """What the counter says about a death by SIGKILL, the signal of the kernel itself."""
-        kills = out_of_memory_kills()
         if number != signal.SIGKILL:
             return ""
-        if kills is None or self._kills is None:
+        kills, before = out_of_memory_kills(), self._kills[0]
+        if kills is None or before is None:
             return ", perhaps for want of memory"
-        return " for want of memory" if kills > self._kills else ""
+        return " for want of memory" if kills > before else ""
 
     def _status(self) -> int | None:
         """The status that ``waitpid`` would have given, where the kernel tells others."""

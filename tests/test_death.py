@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
+from cgroups import limited_memory
 
 from ifog import respawn, vitals, watchdog
 from ifog.cluster import Cluster
@@ -104,13 +107,37 @@ def test_a_death_is_noticed_and_named_and_the_others_go_on(ringed, death, tmp_pa
 
 
 @pytest.mark.mpi
-def test_a_kill_for_want_of_memory_is_told_from_others_by_the_kernels_count(ringed, monkeypatch):
-    kills = vitals.out_of_memory_kills()
-    monkeypatch.setattr(vitals, "out_of_memory_kills", lambda: (kills or 0) + 1)
-    if kills is None:
-        pytest.skip("this kernel does not count such kills")
-    kill(ringed, 2)
+def test_a_rank_that_the_kernel_kills_for_want_of_memory_is_told_from_one_that_is_killed(ringed):
+    pids = {row.rank: row.pid for row in ringed.status().rows}
+    if vitals.out_of_memory_kills() is None:
+        pytest.skip("/proc/vmstat does not count kills for want of memory")
+    hunger = "if bf.rank() == 2:\n    hoard = []\n    while True: hoard.append(bytes(1_000_000))"
+    with limited_memory(psutil.Process(pids[2]).memory_info().rss + 200_000_000) as group:
+        try:
+            (group / "cgroup.procs").write_text(str(pids[2]))
+        except OSError as error:
+            pytest.skip(f"a process cannot be moved into a group with a limit of memory: {error}")
+        result = ringed.run(f"{hunger}\nbf.barrier()", timeout=60)
     assert deaths(ringed)[2].cause == "killed by signal 9 (SIGKILL) for want of memory"
+    assert "SIGKILL) for want of memory; go on without with %bf heal" in result.errors[2].evalue
+    assert {result.errors[rank].peer for rank in (0, 1, 3)} == {2}
+    ringed.heal()
+    agree(ringed, 4 / 3, [0, 1, 3])
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [(3, 3, ""), (3, 4, " for want of memory")])
+def test_only_a_kill_counted_shortly_before_a_death_is_taken_for_its_cause(
+    tmp_path, monkeypatch, before, after, told
+):
+    counts, clock = iter([1, before, before, after]), itertools.count(0.0, 3.0)
+    monkeypatch.setattr(vitals, "out_of_memory_kills", lambda: next(counts))
+    monkeypatch.setattr(vitals, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    watched = vitals.Vitals(os.getpid(), tmp_path)
+    monkeypatch.setattr(watched, "_status", lambda: signal.SIGKILL)
+    assert watched.alive()
+    assert watched.alive()
+    assert watched.cause() == f"killed by signal 9 (SIGKILL){told}"
+    watched.close()
 
 
 def test_where_the_kernel_does_not_count_a_kill_may_be_for_want_of_memory(tmp_path, monkeypatch):
