@@ -10,19 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-import networkx as nx
 import torch
 from torch import Tensor
 
 from ifog.errors import ArgumentError
 from ifog.flat import FlatParameters
 from ifog.mixing import Mixer, Mixing
+from ifog.optim_arguments import named, require_combinable, require_usable
 from ifog.parameters import require_same
 
 __all__ = ["DecentralizedOptimizer"]
 
 Order = Literal["atc", "awc", "gradient"]
-_ORDERS = ("atc", "awc", "gradient")
 
 
 class DecentralizedOptimizer(torch.optim.Optimizer):
@@ -97,9 +96,13 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         mix_state: Sequence[str] = (),
         overlap: bool = False,
     ) -> None:
-        _require_usable(optimizer, mix, order, every)
+        require_usable(optimizer, mix, order, every)
+        if isinstance(optimizer, DecentralizedOptimizer):
+            raise ArgumentError(
+                "DecentralizedOptimizer: this optimizer is one already; wrap optimizer.optimizer"
+            )
         buffers = tuple(buffers)
-        _require_combinable(mix, order, mix_state, overlap and bool(buffers), overlap)
+        require_combinable(mix, order, mix_state, overlap and bool(buffers), overlap)
         self._sealed = False
         # Not super(): a subclass may have the wrapped optimizer's class as its second base.
         torch.optim.Optimizer.__init__(self, optimizer.param_groups, optimizer.defaults)
@@ -113,9 +116,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self._rounds = 0
         self._under_way: Mixing | None = None
         self._synchronized = False
-        named = _named(optimizer)
-        trained = [(x, name) for x, name in named if x.requires_grad]
-        self._all = [(x, x.requires_grad, name) for x, name in named]
+        trained = [(x, name) for x, name in named(optimizer) if x.requires_grad]
+        self._all = [(x, x.requires_grad, name) for x, name in named(optimizer)]
         if not trained:
             raise ArgumentError(
                 "DecentralizedOptimizer: no parameter of the optimizer requires a gradient"
@@ -153,14 +155,14 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self._require_unchanged()
         overflowed = self._unscale()
         self._steps += 1
-        due = self._steps % self.every == 0
+        due = self._is_due()
         if due and self.order != "atc":
             self.synchronize()
         self._synchronized = False
         if self.order == "gradient" and hasattr(self, "found_inf"):
             overflowed = not self._finite()  # the gradient is no longer this rank's alone
         if not overflowed:
-            self.optimizer.step()
+            self._update()
         if due and self.order == "atc":
             self._begin()
             self._install()
@@ -233,6 +235,14 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self.optimizer.load_state_dict(rest)
         self._link()
         self._steps, self._rounds = int(own["steps"]), int(own["rounds"])
+
+    def _is_due(self) -> bool:
+        """Whether this step, which is counted already, mixes."""
+        return self._steps % self.every == 0
+
+    def _update(self) -> None:
+        """Make the local update."""
+        self.optimizer.step()
 
     def _mixer(self) -> Mixer:
         if not isinstance(self.mix, Mixer):
@@ -334,63 +344,3 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
 def _tuple(mixed: Any) -> tuple[Tensor, ...]:
     return mixed if isinstance(mixed, tuple) else (mixed,)
-
-
-def _named(optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, str]]:
-    named: list[tuple[Tensor, str]] = []
-    for group in optimizer.param_groups:
-        for place, x in enumerate(group["params"]):
-            names = group.get("param_names")
-            named.append((x, repr(names[place]) if names else f"parameter {len(named)}"))
-    return named
-
-
-def _require_usable(optimizer: Any, mix: Any, order: Any, every: Any) -> None:
-    what = "DecentralizedOptimizer"
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise ArgumentError(f"{what} wraps a torch optimizer, got {type(optimizer).__name__}")
-    if isinstance(optimizer, DecentralizedOptimizer):
-        raise ArgumentError(f"{what}: this optimizer is one already; wrap optimizer.optimizer")
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise ArgumentError(
-            f"{what}: LBFGS searches along lines of one rank's own loss and evaluates it many "
-            "times a step; use a first-order optimizer such as SGD or AdamW"
-        )
-    if isinstance(mix, nx.DiGraph) or not callable(mix):
-        raise ArgumentError(
-            f"{what}: mix is a {type(mix).__name__}; pass a mixer, such as "
-            "ifog.neighbor_mixer(ifog.one_peer(ifog.size()))"
-        )
-    if order not in _ORDERS:
-        raise ArgumentError(f"{what}: order is {order!r}; choose one of {list(_ORDERS)}")
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ArgumentError(f"{what}: every is {every!r}; it must be a whole number from 1 on")
-    if order == "gradient" and every > 1:
-        raise ArgumentError(
-            f"{what}: with order='gradient' and every={every} the ranks would drift apart in the "
-            "steps between; accumulate gradients over several backward passes and step once, or "
-            "use order='atc'"
-        )
-
-
-def _require_combinable(
-    mix: Any, order: str, mix_state: Any, overlapping_buffers: bool, overlap: bool
-) -> None:
-    what = "DecentralizedOptimizer"
-    if isinstance(mix_state, str) or (mix_state and order != "atc"):
-        raise ArgumentError(
-            f"{what}: mix_state is {mix_state!r} with order={order!r}; it takes a list of names, "
-            "and order='atc'"
-        )
-    if overlap and order != "awc":
-        raise ArgumentError(f"{what}: overlap=True needs order='awc', not {order!r}")
-    if overlapping_buffers:
-        raise ArgumentError(
-            f"{what}: buffers change during the forward pass, in which overlap=True mixes; leave "
-            "one of the two out"
-        )
-    if overlap and isinstance(mix, Mixer) and not hasattr(mix, "step"):
-        raise ArgumentError(
-            f"{what}: this mixer waits for nobody, so there is nothing to overlap with; leave "
-            "overlap out"
-        )

@@ -84,6 +84,11 @@ class WindowMixer:
         """``start(*xs).wait()``: one new tensor, or a tuple of as many as were given."""
         return self.start(*xs).wait()
 
+    def open(self, *xs: Tensor) -> None:
+        """Make the windows for tensors like these now; every rank must call it."""
+        for x in packed(xs)[0]:
+            self._side(x)
+
     def close(self) -> None:
         """Free the windows; every rank must call it."""
         for name, side in list(self._sides.items()):

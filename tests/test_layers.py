@@ -22,7 +22,7 @@ LAYERS = (
     ("checkpoint", "inference", "parameters", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("flat", "mixing"),
-    ("window_mixing", "optim"),
+    ("window_mixing", "optim", "optim_arguments"),
     ("testing", "demo_ranks", "sabotage", "forgery", "iopub", "faults", "cargo", "newcomer"),
     ("endings",),
     ("engine", "px"),
