@@ -4,55 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from types import SimpleNamespace
 
 import pytest
-from fakes import FakeHome, RecordingScreen, go, hold
-from IPython.core.completer import provisionalcompleter
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
+from benches import BAD, FREE, fail, new_bench, new_shell
+from fakes import go, hold
 
 from ifog import topology
 from ifog.cell import Output, RankError
-from ifog.errors import ArgumentError, CellError, ClusterError, NoClusterError
+from ifog.errors import ArgumentError, CellError, ClusterError
 from ifog.magics import load_ipython_extension, unload_ipython_extension
-from ifog.magics.bf import BfMagics
 from ifog.magics.options import parse_cell_line, parse_ranks
 from ifog.magics.source import prepare
 from ifog.telemetry import WaitEvent
 from ifog.why import State, explain, of_wait
 
 
-def completions(shell, text):
-    """What a notebook offers for the word at the end of ``text``."""
-    with provisionalcompleter():
-        found = list(shell.Completer.completions(text, len(text)))
-    return [completion.text for completion in found]
-
-
 @pytest.fixture(scope="module")
 def shell():
-    config = Config()
-    config.HistoryManager.enabled = False
-    return InteractiveShell(config=config)
+    return new_shell()
 
 
 @pytest.fixture
 def bench(shell):
-    """A shell with the magics over a fake home: ``bench.cell(line, body)``, ``bench.line(...)``."""
-    shell.reset()
-    home, screen = FakeHome(), RecordingScreen()
-    magics = BfMagics(shell, screen, home)
-    unload_ipython_extension(shell)
-    magics.register()
-    return SimpleNamespace(
-        shell=shell,
-        home=home,
-        screen=screen,
-        cell=lambda line, body: shell.run_cell_magic("bf", line, body),
-        line=lambda line: shell.run_line_magic("bf", line),
-        complete=lambda line: completions(shell, line),
-    )
+    return new_bench(shell)
 
 
 # Options
@@ -136,18 +110,6 @@ def test_output_of_a_cell_is_folded_below_its_strip(bench):
     strip, output = (display.text for display in bench.screen.displays[1:])
     assert strip.startswith("done  3 of 3 ranks")
     assert output == "[0-2] hello"
-
-
-def fail(**errors):
-    def prepare_cell(cell):
-        cell.status = "error"
-        cell.errors = {int(rank[1:]): error for rank, error in errors.items()}
-
-    return prepare_cell
-
-
-BAD = RankError("ValueError", "lr must be positive", 2, "", None, "line 2")
-FREE = RankError("PeerFailedError", "rank 1 failed", 3, "", 1, "")
 
 
 def test_a_cell_raises_when_a_rank_raised_and_names_rank_and_message(bench):
@@ -281,136 +243,6 @@ def test_a_second_cell_needs_other_ranks_while_one_runs(bench):
     bench.cell("--ranks 2:", "x")
     bench.line("interrupt")
     bench.cell("", "x")
-
-
-# Commands
-
-
-def test_no_words_mean_help_with_every_command(bench, capsys):
-    bench.line("")
-    shown = capsys.readouterr().out
-    for name in ("start", "stop", "status", "topology", "pull", "push", "dashboard", "interrupt"):
-        assert f"%bf {name}" in shown
-    assert "No cluster is running" in shown
-
-
-def test_an_unknown_command_suggests_the_closest(bench):
-    with pytest.raises(ArgumentError, match="did you mean 'status'"):
-        bench.line("statsu")
-
-
-@pytest.mark.parametrize("line", ["status", "stop", "restart", "pull x", "interrupt"])
-def test_commands_before_any_cluster_say_what_to_type(bench, line):
-    with pytest.raises(NoClusterError, match="%bf start"):
-        bench.line(line)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("start 4", "start -n x", "start --m 3", "stop now", "topology", "topology rnig"),
-        *("pull", "pull a.b", "push", "push nothing"),
-    ],
-)
-def test_wrong_words_are_refused(bench, line):
-    bench.line("start")
-    with pytest.raises(ArgumentError):
-        bench.line(line)
-    assert bench.home.cluster.calls == []
-
-
-def test_two_clusters_and_no_ranks_are_refused(bench):
-    with pytest.raises(ArgumentError, match="0 ranks"):
-        bench.line("start -n 0")
-    bench.line("start -n2")
-    assert bench.home.cluster.n == 2
-    with pytest.raises(ClusterError, match="%bf stop"):
-        bench.line("start")
-
-
-def test_a_start_beside_a_running_cluster_shows_its_message_only(bench):
-    bench.line("start")
-    shown = len(bench.screen.displays)
-    with pytest.raises(ClusterError, match="%bf stop"):
-        bench.line("start")
-    assert len(bench.screen.displays) == shown
-
-
-def test_an_unknown_topology_starts_no_cluster(bench):
-    with pytest.raises(ArgumentError, match="rnig"):
-        bench.line("topology rnig")
-    assert bench.home.cluster is None
-    assert bench.screen.displays == []
-
-
-def test_topology_is_set_and_described_in_one_line(bench, capsys):
-    bench.line("topology ring")
-    assert bench.home.cluster.calls == [("topology", "ring")]
-    # W of the 4-ring with weights 1/3 has the eigenvalues 1, 1/3, 1/3, -1/3.
-    assert capsys.readouterr().out.startswith("ring: 4 ranks, 8 edges, spectral rate 0.333")
-
-
-def test_pull_gives_a_list_of_all_ranks_or_a_dictionary_of_some(bench, capsys):
-    bench.line("start")
-    bench.home.cluster.variables["x"] = [10, 11, 12, 13]
-    bench.line("pull x")
-    assert bench.shell.user_ns["x"] == [10, 11, 12, 13]
-    bench.line("pull x --ranks 1,3")
-    assert bench.shell.user_ns["x"] == {1: 11, 3: 13}
-    assert "from ranks 1,3" in capsys.readouterr().out
-
-
-def test_push_copies_variables_of_the_notebook(bench):
-    bench.shell.user_ns.update(a=1, b="two")
-    bench.line("push a b")
-    assert bench.home.cluster.calls == [("push", {"a": 1, "b": "two"}, None)]
-
-
-def test_why_explains_running_cells_and_repeats_the_last_report(bench, capsys):
-    bench.line("start")
-    bench.line("why")
-    assert capsys.readouterr().out == "no cell runs, so no rank waits\n"
-    bench.home.cluster.prepare = fail(r1=BAD, r0=FREE)
-    with pytest.raises(CellError):
-        bench.cell("", "x")
-    bench.home.cluster.prepare = hold
-    bench.cell("--no-wait", "x")
-    states = {0: of_wait(WaitEvent(0, 5.0, "barrier", "", 0, (1,), 1.0, line=3))}
-    cell = bench.home.cluster.cells[-1]
-    cell.stall = explain(states | {1: State("computing")}, 5.0)
-    capsys.readouterr()
-    bench.line("why")
-    assert capsys.readouterr().out.splitlines() == [
-        "Rank 1 still computes; 1 rank waits for it.",
-        "",
-        "rank 1  still computes",
-        "rank 0  waits for 1     cell line 3, barrier",
-    ]
-    bench.line("interrupt")
-
-
-def test_stacks_that_are_equal_are_shown_once(bench, capsys):
-    bench.line("start")
-    stack = {"cell": 1, "stack": "line 2\n-->    2 bf.barrier()"}
-    bench.home.cluster.answers = {0: stack, 1: stack, 2: {"cell": None, "stack": ""}, 3: None}
-    bench.line("stacks")
-    assert capsys.readouterr().out.splitlines()[-4:] == [
-        "[0-1] line 2",
-        "    -->    2 bf.barrier()",
-        "[2] is idle",
-        "[3] does not answer",
-    ]
-    bench.line("stacks 2: --all")
-    assert bench.home.cluster.calls[-1] == ("stacks", (2, 3), {"every": True})
-
-
-def test_an_interrupt_may_name_its_ranks(bench, capsys):
-    bench.line("start")
-    bench.line("interrupt 1,3")
-    assert bench.home.cluster.calls == [("interrupt", (1, 3))]
-    assert "interrupt sent to ranks 1 and 3" in capsys.readouterr().out
-    with pytest.raises(ArgumentError, match="0-3"):
-        bench.line("interrupt 7")
 
 
 # Completion
