@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from ifog.errors import ClusterStartError
+from ifog.hosts import Hosts
 from ifog.launcher import Job
 from ifog.line import Line
 from ifog.numbers import counted
@@ -30,6 +31,8 @@ def connect(
     *,
     sealed: bool = False,
     foreign: bool = False,
+    hosts: Hosts | None = None,
+    network: str = "",
 ) -> Line:
     """Start ``n`` ranks, trying twice.
 
@@ -40,17 +43,23 @@ def connect(
         module: where the functions live that make an engine a rank and serve its client.
         sealed: let the ranks talk over shared memory only.
         foreign: clients that are not ifog's connect as well, and begin to work at once.
+        hosts: the machines, when there are others than this one.
+        network: the network between them, such as ``"10.0.0.0/24"``.
 
     Raises:
         ClusterStartError: they did not come up; carries the launcher's log.
     """
     begun = time.monotonic()
     tell(f"starting {counted(n)}")
+
+    def job() -> Job:
+        return Job(n, sealed=sealed, foreign=foreign, hosts=hosts, network=network)
+
     try:
-        line = _attempt(Job(n, sealed=sealed, foreign=foreign), events, tell, module)
+        line = _attempt(job(), events, tell, module)
     except ClusterStartError as error:
         tell(f"that failed: {str(error).splitlines()[0]}; trying once more")
-        line = _attempt(Job(n, sealed=sealed, foreign=foreign), events, tell, module)
+        line = _attempt(job(), events, tell, module)
     verb = "is" if n == 1 else "are"
     try:
         tell(f"{counted(n)} {verb} ready after {time.monotonic() - begun:.1f} s")

@@ -9,13 +9,11 @@ only then reports the error. While the main thread computes or waits, the contro
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import platform
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["die_by_signal", "leave_by_error", "main", "request", "start"]
 
 THREADS = "IFOG_THREADS"
-_ADDRESS_TIMEOUT = 60.0
 _engine: Any = None
 
 
@@ -369,29 +366,14 @@ def main(rank: int | None = None) -> None:
     preload.start()
     from ipyparallel.engine.app import IPEngine
 
+    from ifog.arrival import arrive
+
     number = os.environ["OMPI_COMM_WORLD_RANK"] if rank is None else rank
     try:
-        os.environ["IPP_CONNECTION_INFO"] = _address()
-        IPEngine.launch_instance([*sys.argv[1:], f"--IPEngine.id={number}"])
+        arrive(IPEngine, [*sys.argv[1:], f"--IPEngine.id={number}"])
     except BaseException:  # SystemExit too: the engine's way to say that it could not register
         traceback.print_exc()
         sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     # MPI's own farewell waits for ranks that may be dead.
     os._exit(0)
-
-
-def _address() -> str:
-    """Where the controller listens, once it has said so."""
-    folder = Path(os.environ["IPP_PROFILE_DIR"]) / "security"
-    path = folder / f"ipcontroller-{os.environ['IPP_CLUSTER_ID']}-engine.json"
-    pause, deadline = threading.Event(), time.monotonic() + _ADDRESS_TIMEOUT
-    while time.monotonic() < deadline:
-        try:
-            text = path.read_text()
-            json.loads(text)
-        except (OSError, ValueError):
-            pause.wait(0.02)  # not written yet, or half
-        else:
-            return text
-    raise TimeoutError(f"the controller wrote no address to {path}")

@@ -8,15 +8,19 @@ own) would find out, but never return from ``MPI_Finalize``.
 
 from __future__ import annotations
 
+import ipaddress
 import platform
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 from ifog.errors import ArgumentError
 
-__all__ = ["Hosts", "from_file", "from_list"]
+__all__ = ["WATCHED", "Hosts", "address_in", "from_file", "from_list"]
 
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9a-fA-F:]+")
@@ -27,7 +31,14 @@ _SPREAD = (
     ("--mca", "btl_tcp_flags", "0x1"),
     ("--mca", "mpi_ft_propagator_with_rbcast", "true"),
 )
-_EXPORTED = ("BLUEFOG_", "IFOG_", "MALLOC_", "MKL_", "OMP_", "PYTHON", "TORCH_")
+# For ranks that never call MPI_Finalize.
+WATCHED = (
+    *("--mca", "mpi_ft_detector", "true"),
+    *("--mca", "mpi_ft_detector_thread", "true"),
+    *("--mca", "mpi_ft_detector_period", "3"),
+    *("--mca", "mpi_ft_detector_timeout", "15"),
+)
+_EXPORTED = ("BLUEFOG_", "IFOG_", "IPP_", "MALLOC_", "MKL_", "OMP_", "PYTHON", "TORCH_")
 
 
 class Hosts(NamedTuple):
@@ -49,7 +60,7 @@ class Hosts(NamedTuple):
         """The options of ``mpiexec`` for these machines.
 
         Args:
-            environment: what the ranks are to find in theirs; of it BLUEFOG_*, IFOG_*,
+            environment: what the ranks are to find in theirs; of it BLUEFOG_*, IFOG_*, IPP_*,
                 MALLOC_*, MKL_*, OMP_*, PYTHON* and TORCH_* are handed on to other machines.
             network: the network between them, such as ``"10.0.0.0/24"``.
         """
@@ -107,6 +118,34 @@ def from_file(path: str) -> Hosts:
     if not entries:
         raise ArgumentError(f"the host file {path!r} names no machine; write lines 'name slots=2'")
     return _merged(entries)
+
+
+def address_in(network: str) -> str:
+    """The address of this machine in a network, such as ``"10.0.0.0/24"``.
+
+    Raises:
+        ArgumentError: that is no network, or this machine has no address in it.
+    """
+    try:
+        wanted = ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        raise ArgumentError(
+            f"{network!r} is no network; write it with its length, such as 10.0.0.0/24"
+        ) from None
+    kinds = (socket.AF_INET, socket.AF_INET6)
+    found = [
+        address.address.partition("%")[0]
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family in kinds
+    ]
+    mine = [address for address in found if ipaddress.ip_address(address) in wanted]
+    if not mine:
+        raise ArgumentError(
+            f"this machine has no address in {network}; it has {', '.join(found)}: the hosts must "
+            "reach it over the network that is given"
+        )
+    return mine[0]
 
 
 def _merged(entries: Sequence[tuple[str, int]]) -> Hosts:

@@ -23,12 +23,13 @@ import zmq
 from ipyparallel import Client
 from ipyparallel import Cluster as Processes
 from ipyparallel.cluster.launcher import MPIEngineSetLauncher
-from traitlets import Bool, List, Unicode, default
+from traitlets import Bool, Instance, List, Unicode, default
 from traitlets.config import Config
 
 from ifog.errors import ClusterStartError
 from ifog.footprint import Footprint
 from ifog.forgery import Refusals
+from ifog.hosts import WATCHED, Hosts, address_in
 from ifog.mpiexec import environment, flags, mpiexec
 from ifog.numbers import counted
 from ifog.vitals import LAST_WORDS
@@ -42,11 +43,9 @@ _CONTROLLER = (
     "--HeartMonitor.max_heartmonitor_misses=600",
     "--IPController.use_threads=True",
 )
-_ENGINE = (
-    # Signals and deaths go without ipyparallel's nanny, which would be one more process a rank.
-    "--IPEngine.enable_nanny=False",
-    "--IPEngine.timeout=60",
-)
+_ENGINE = ("--IPEngine.timeout=60",)
+# On one machine signals and deaths go without ipyparallel's nanny, one more process a rank.
+_ALONE = ("--IPEngine.enable_nanny=False",)
 # To count heartbeats missed an engine listens on a socket, which the guard makes needless.
 _HEARTBEATS = "--IPEngine.max_heartbeat_misses={}"
 _ENGINE_TIMEOUT = 60.0
@@ -59,6 +58,8 @@ class MPIRankLauncher(MPIEngineSetLauncher):  # type: ignore[misc] # ipyparallel
     session_dir = Unicode("", help="Where Open MPI keeps its session files.")
     memory_dir = Unicode("", help="Where Open MPI keeps its shared memory segments.")
     sealed = Bool(False, help="Whether ranks talk over shared memory only.")
+    places = Instance(Hosts, allow_none=True, help="The machines, when there are several.")
+    network = Unicode("", help="The network between several machines.")
     engine_cmd = List([sys.executable, "-c", "from ifog.engine import main; main()"], config=True)
 
     @default("mpi_cmd")
@@ -67,7 +68,10 @@ class MPIRankLauncher(MPIEngineSetLauncher):  # type: ignore[misc] # ipyparallel
 
     @default("mpi_args")
     def _mpi_args_default(self) -> list[str]:
-        return flags(self.session_dir, self.memory_dir, sealed=self.sealed)
+        if self.places is None:
+            return flags(self.session_dir, self.memory_dir, sealed=self.sealed)
+        words = flags(one_machine=False) + list(WATCHED)
+        return words + self.places.flags({**os.environ, **self.get_env()}, self.network)
 
     @property
     def program(self) -> list[str]:
@@ -87,14 +91,26 @@ class Job:
         n: the number of ranks.
         sealed: let the ranks talk over shared memory only.
         foreign: clients that are not ifog's connect as well, and begin to work at once.
+        hosts: the machines, when there are others than this one.
+        network: the network between them, such as ``"10.0.0.0/24"``.
 
     Attributes:
         client: the ipyparallel client, once started.
         refusals: the messages to the client that were not signed, once started.
     """
 
-    def __init__(self, n: int, *, sealed: bool = False, foreign: bool = False) -> None:
+    def __init__(
+        self,
+        n: int,
+        *,
+        sealed: bool = False,
+        foreign: bool = False,
+        hosts: Hosts | None = None,
+        network: str = "",
+    ) -> None:
         self.n = n
+        self._hosts = hosts
+        self._network = network
         self._sealed = sealed
         self._foreign = foreign
         self.client: Any = None
@@ -115,6 +131,8 @@ class Job:
         for name in ("profile", "session", "words", "files"):
             (self._home / name).mkdir()
         (self._home / "profile" / "ipcontroller_config.py").write_text(_keys(foreign=self._foreign))
+        several = self._hosts is not None
+        reachable = {"controller_ip": address_in(self._network)} if several else {}
         self._processes = Processes(
             engines="ifog",
             config=Config(),
@@ -124,9 +142,10 @@ class Job:
             cluster_file="",
             delay=0,
             shutdown_atexit=False,
-            # The ranks start beside the controller and look for its address themselves.
-            send_engines_connection_env=False,
+            # On this machine ranks start beside the controller and look for its address themselves.
+            send_engines_connection_env=several,
             controller_args=list(_CONTROLLER),
+            **reachable,
         )
         environment = {
             **self._footprint.environment,
@@ -134,13 +153,18 @@ class Job:
             LAST_WORDS: str(self.words),
         }
         self._processes.start_controller_sync(environment=environment)
+        if several:
+            self._await_controller(time.monotonic() + _ENGINE_TIMEOUT)
+        nanny = () if several else _ALONE
         self._processes.start_engines_sync(
             self.n,
             environment=environment,
-            engine_args=[*_ENGINE, _HEARTBEATS.format(0 if self._sealed else 600)],
+            engine_args=[*_ENGINE, *nanny, _HEARTBEATS.format(0 if self._sealed else 600)],
             session_dir=str(self._home / "session"),
             memory_dir=str(self._memory),
             sealed=self._sealed,
+            places=self._hosts,
+            network=self._network,
         )
         self._connect(progress)
         return self.client

@@ -72,6 +72,7 @@ class Line:
         self._client = client
         self._events = events
         self._vitals: dict[int, Vitals] = {}
+        self._distant: set[int] = set()  # the ranks on other machines, of which the controller knows
         self._looked = 0.0
         self._looking = threading.Lock()
 
@@ -121,9 +122,11 @@ class Line:
         """Look from now on whether the process that told this about itself lives."""
         self.about[rank] = about
         self.arriving.discard(rank)
-        if about["host"] == platform.node():
-            with self._looking:
+        with self._looking:
+            if about["host"] == platform.node():
                 self._vitals[rank] = Vitals(about["pid"], self._job.words)
+            else:
+                self._distant.add(rank)
 
     def execute(self, cell: Cell, code: str) -> None:
         """Send the cell's code to its ranks."""
@@ -292,20 +295,23 @@ class Line:
             if rank in self.dead:
                 continue
             if not vitals.alive():
-                self._bury(rank, vitals)
+                self._bury(rank, vitals.cause())
             elif vitals.stopped():
                 self.stopped.setdefault(rank, moment)
             else:
                 self.stopped.pop(rank, None)
+        for rank in self._distant - self.dead.keys():
+            if not self.registered(rank):
+                self._bury(rank, "")
         if self.broken or len(self.dead) == len(self.about):
             return
         if ended := self._job.ended():
             self.broken = f"{ended[0]} ended, the ranks cannot be reached"
 
-    def _bury(self, rank: int, vitals: Vitals) -> None:
-        cause = vitals.cause()
+    def _bury(self, rank: int, cause: str) -> None:
         self.stopped.pop(rank, None)
-        self.dead[rank] = f"rank {rank} (process {vitals.pid}) died"
+        where = f" on {self.about[rank]['host']}" if rank in self._distant else ""
+        self.dead[rank] = f"rank {rank} (process {self.about[rank]['pid']}{where}) died"
         self.dead[rank] += f": {cause}" if cause else ""
         self._events.write([DeathEvent(rank, now(), cause)])
 

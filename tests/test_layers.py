@@ -24,7 +24,7 @@ LAYERS = (
     ("flat", "mixing"),
     ("window_mixing", "optim", "optim_arguments"),
     ("testing", "demo_ranks", "sabotage", "forgery", "iopub", "faults", "cargo", "newcomer"),
-    ("endings",),
+    ("arrival", "endings"),
     ("engine", "px"),
     ("bench",),
     ("bluefog",),
