@@ -17,7 +17,7 @@ DESCRIPTION = (
     "--against, beside another checkout. "
     "fusion: many tensors one by one, posted together, and as a list. "
     "overlap: communication after computation, and beside it. "
-    "cell: an empty %%%%bf cell beside an empty %%%%px cell. "
+    "cell: an empty %%bf cell beside an empty %%px cell. "
     "net: averages between hosts with slow links, emulated here as root, beside gloo and MPI. "
     "telemetry: what watching costs a loop of 1 MB averages, dashboard closed. "
     "guard: what the checks that keep cells from hanging add to an operation."
