@@ -123,6 +123,11 @@ class FlatParameters(Layout):
             x.data = view
         self._at = [x.data_ptr() for x in self.tensors]
 
+    @property
+    def displaced(self) -> bool:
+        """Whether the first tensor is elsewhere by now, as after others were made around it."""
+        return bool(self.tensors) and self.tensors[0].data_ptr() != self._at[0]
+
     def require_in_place(self) -> None:
         """Refuse to go on when a tensor is elsewhere by now.
 

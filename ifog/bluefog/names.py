@@ -154,13 +154,33 @@ ROWS = (
         "takes no step, sends options exactly, drops state that the root has not",
     ),
     Row(
-        "DistributedAdaptThenCombineOptimizer DistributedAdaptWithCombineOptimizer "
-        "DistributedGradientAllreduceOptimizer DistributedWinPutOptimizer "
-        "DistributedAllreduceOptimizer DistributedNeighborAllreduceOptimizer "
-        "DistributedHierarchicalNeighborAllreduceOptimizer DistributedPullGetOptimizer "
-        "DistributedPushSumOptimizer",
-        "",
-        "not yet: they raise a NotImplementedError that says what to write instead",
+        "DistributedAdaptThenCombineOptimizer",
+        'ifog.DecentralizedOptimizer with order="atc"',
+        "any torch optimizer but LBFGS; accumulated gradients are all used; it communicates in "
+        "step, and all parameters in one message called parameters; state is kept",
+    ),
+    Row(
+        "DistributedAdaptWithCombineOptimizer DistributedAllreduceOptimizer "
+        "DistributedNeighborAllreduceOptimizer DistributedHierarchicalNeighborAllreduceOptimizer",
+        'ifog.DecentralizedOptimizer with order="awc"',
+        "bare layers and parameters held by the model itself are fine; one message for all; "
+        "parameters keep their memory; state is kept",
+    ),
+    Row(
+        "DistributedGradientAllreduceOptimizer",
+        'ifog.DecentralizedOptimizer with order="gradient"',
+        "between every J-th pass steps are local; a gradient that a rank lacks counts as zero",
+    ),
+    Row(
+        "DistributedWinPutOptimizer",
+        "ifog.DecentralizedOptimizer with ifog.window_mixer",
+        "one window for the whole model, called parameters behind the prefix, and freed only by "
+        "unregister_window or win_free",
+    ),
+    Row(
+        "DistributedPullGetOptimizer DistributedPushSumOptimizer",
+        "ifog.DecentralizedOptimizer with ifog.window_mixer, ifog.push_sum_mixer",
+        "they work; windows as above",
     ),
     Row("CommunicationType deprecated_function_arg", ""),
     Row("ExponentialTwoGraph ExponentialGraph", "ifog.exponential"),
