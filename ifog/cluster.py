@@ -16,12 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ifog import respawn
 from ifog.cell import Cell, CellResult, Output, RankError, span
-from ifog.errors import (
-    ArgumentError,
-    ClusterError,
-    IfogError,
-    NoClusterError,
-)
+from ifog.errors import ArgumentError, ClusterError, IfogError, NoClusterError
+from ifog.hosts import placed
 from ifog.keeper import Keeper
 from ifog.numbers import counted, named
 from ifog.stalls import PATIENCE
@@ -43,7 +39,6 @@ __all__ = [
     "start_default",
 ]
 
-_MOST_RANKS = 256
 Progress = Callable[[str], None]
 _current: Cluster | None = None
 _one_at_a_time = threading.Lock()
@@ -58,15 +53,14 @@ class Cluster:
         running: whether the ranks have been started and not stopped.
         sealed: whether ranks talk over shared memory only, so that they listen on no socket; dead
             ones cannot be replaced in place then.
+        hosts: the machines on which the ranks run, when there are others than this one: those of
+            ``"node1:2,node2:2"`` with ``network="10.0.0.0/24"``, and by default n is their slots.
     """
 
-    def __init__(self, n: int = 4, *, sealed: bool = False) -> None:
-        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MOST_RANKS:
-            raise ArgumentError(
-                f"a cluster of {n!r} ranks was asked for; choose a number from 1 to "
-                f"{_MOST_RANKS}, such as `%bf start -n 4`"
-            )
-        self.n = n
+    def __init__(
+        self, n: int | None = None, *, sealed: bool = False, hosts: str = "", network: str = ""
+    ) -> None:
+        self.n, self.hosts = placed(n, hosts, network, sealed=sealed)
         self.sealed = sealed
         self.events = EventLog()
         self.running = False
@@ -101,7 +95,8 @@ class Cluster:
                 )
             from ifog.connecting import connect
 
-            self._keeper = Keeper(connect(self.n, self.events, tell, sealed=self.sealed))
+            start = partial(connect, self.n, self.events, tell)
+            self._keeper = Keeper(start(sealed=self.sealed, hosts=self.hosts))
             self.running, self.started = True, time.time()
             _current = self
             atexit.register(self.stop)
@@ -363,6 +358,7 @@ class Cluster:
         line.look()
         if not line.dead and not line.stopped and not keeper.away():
             return "all ranks live"
+        respawn.require_one_machine(self.hosts)
         keeper.require_no_cell()
         start = partial(connect, self.n, self.events, tell, sealed=self.sealed)
         with keeper.changing("respawning: ranks that died are being replaced"):

@@ -32,7 +32,6 @@ def connect(
     sealed: bool = False,
     foreign: bool = False,
     hosts: Hosts | None = None,
-    network: str = "",
 ) -> Line:
     """Start ``n`` ranks, trying twice.
 
@@ -43,8 +42,7 @@ def connect(
         module: where the functions live that make an engine a rank and serve its client.
         sealed: let the ranks talk over shared memory only.
         foreign: clients that are not ifog's connect as well, and begin to work at once.
-        hosts: the machines, when there are others than this one.
-        network: the network between them, such as ``"10.0.0.0/24"``.
+        hosts: the machines and their network, when there are others than this one.
 
     Raises:
         ClusterStartError: they did not come up; carries the launcher's log.
@@ -53,7 +51,7 @@ def connect(
     tell(f"starting {counted(n)}")
 
     def job() -> Job:
-        return Job(n, sealed=sealed, foreign=foreign, hosts=hosts, network=network)
+        return Job(n, sealed=sealed, foreign=foreign, hosts=hosts)
 
     try:
         line = _attempt(job(), events, tell, module)

@@ -20,8 +20,10 @@ import psutil
 
 from ifog.errors import ArgumentError
 
-__all__ = ["WATCHED", "Hosts", "address_in", "from_file", "from_list"]
+__all__ = ["WATCHED", "Hosts", "address_in", "from_file", "from_list", "placed"]
 
+_RANKS = 4
+_MOST_RANKS = 256
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9a-fA-F:]+")
 _SLOTS = re.compile(r"slots\s*=\s*(\S+)")
@@ -42,9 +44,10 @@ _EXPORTED = ("BLUEFOG_", "IFOG_", "IPP_", "MALLOC_", "MKL_", "OMP_", "PYTHON", "
 
 
 class Hosts(NamedTuple):
-    """Machines in the order in which ranks are placed on them."""
+    """Machines in the order in which ranks are placed on them, and the network between them."""
 
     slots: tuple[tuple[str, int], ...]
+    network: str = ""
 
     @property
     def total(self) -> int:
@@ -68,7 +71,8 @@ class Hosts(NamedTuple):
         if self.one_machine:
             return words
         words += [word for flag in _SPREAD for word in flag]
-        if network is not None:
+        network = network or self.network
+        if network:
             words += ["--prtemca", "prte_if_include", network]
             words += ["--mca", "btl_tcp_if_include", network]
         for name in sorted(environment):
@@ -120,6 +124,41 @@ def from_file(path: str) -> Hosts:
     return _merged(entries)
 
 
+def placed(n: int | None, hosts: str, network: str, *, sealed: bool) -> tuple[int, Hosts | None]:
+    """How many ranks a cluster has, and its machines; None where all of them are this one.
+
+    Machines are reached by ``ssh`` and have the same Python with the same packages at the same
+    path.
+
+    Args:
+        n: how many; by default the slots of the machines, or 4 on this one.
+        hosts: the machines, by the words of ``from_list``.
+        network: the network between them, such as ``"10.0.0.0/24"``.
+        sealed: whether ranks talk over shared memory only.
+
+    Raises:
+        ArgumentError: no such number of ranks, or no such machines.
+    """
+    found = from_list(hosts) if hosts else None
+    if n is None:
+        n = _RANKS if found is None else found.total
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MOST_RANKS:
+        raise ArgumentError(
+            f"a cluster of {n!r} ranks was asked for; choose a number from 1 to "
+            f"{_MOST_RANKS}, such as `%bf start -n 4`"
+        )
+    if found is None or found.one_machine:
+        return n, None
+    if not network:
+        raise ArgumentError(
+            f"the network between {hosts} is not known; name it: network='10.0.0.0/24', or "
+            f"`%bf start --hosts {hosts} --network 10.0.0.0/24`"
+        )
+    if sealed:
+        raise ArgumentError("ranks on several hosts need sockets; start them without sealed")
+    return n, found._replace(network=network)
+
+
 def address_in(network: str) -> str:
     """The address of this machine in a network, such as ``"10.0.0.0/24"``.
 
@@ -133,7 +172,7 @@ def address_in(network: str) -> str:
             f"{network!r} is no network; write it with its length, such as 10.0.0.0/24"
         ) from None
     kinds = (socket.AF_INET, socket.AF_INET6)
-    found = [
+    found: list[str] = [
         address.address.partition("%")[0]
         for addresses in psutil.net_if_addrs().values()
         for address in addresses

@@ -59,7 +59,6 @@ class MPIRankLauncher(MPIEngineSetLauncher):  # type: ignore[misc] # ipyparallel
     memory_dir = Unicode("", help="Where Open MPI keeps its shared memory segments.")
     sealed = Bool(False, help="Whether ranks talk over shared memory only.")
     places = Instance(Hosts, allow_none=True, help="The machines, when there are several.")
-    network = Unicode("", help="The network between several machines.")
     engine_cmd = List([sys.executable, "-c", "from ifog.engine import main; main()"], config=True)
 
     @default("mpi_cmd")
@@ -71,7 +70,7 @@ class MPIRankLauncher(MPIEngineSetLauncher):  # type: ignore[misc] # ipyparallel
         if self.places is None:
             return flags(self.session_dir, self.memory_dir, sealed=self.sealed)
         words = flags(one_machine=False) + list(WATCHED)
-        return words + self.places.flags({**os.environ, **self.get_env()}, self.network)
+        return words + self.places.flags({**os.environ, **self.get_env()})
 
     @property
     def program(self) -> list[str]:
@@ -91,8 +90,7 @@ class Job:
         n: the number of ranks.
         sealed: let the ranks talk over shared memory only.
         foreign: clients that are not ifog's connect as well, and begin to work at once.
-        hosts: the machines, when there are others than this one.
-        network: the network between them, such as ``"10.0.0.0/24"``.
+        hosts: the machines and their network, when there are others than this one.
 
     Attributes:
         client: the ipyparallel client, once started.
@@ -106,11 +104,9 @@ class Job:
         sealed: bool = False,
         foreign: bool = False,
         hosts: Hosts | None = None,
-        network: str = "",
     ) -> None:
         self.n = n
         self._hosts = hosts
-        self._network = network
         self._sealed = sealed
         self._foreign = foreign
         self.client: Any = None
@@ -132,7 +128,9 @@ class Job:
             (self._home / name).mkdir()
         (self._home / "profile" / "ipcontroller_config.py").write_text(_keys(foreign=self._foreign))
         several = self._hosts is not None
-        reachable = {"controller_ip": address_in(self._network)} if several else {}
+        reachable = (
+            {} if self._hosts is None else {"controller_ip": address_in(self._hosts.network)}
+        )
         self._processes = Processes(
             engines="ifog",
             config=Config(),
@@ -164,7 +162,6 @@ class Job:
             memory_dir=str(self._memory),
             sealed=self._sealed,
             places=self._hosts,
-            network=self._network,
         )
         self._connect(progress)
         return self.client

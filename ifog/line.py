@@ -72,7 +72,7 @@ class Line:
         self._client = client
         self._events = events
         self._vitals: dict[int, Vitals] = {}
-        self._distant: set[int] = set()  # the ranks on other machines, of which the controller knows
+        self._distant: set[int] = set()  # on other machines: the controller hears of their deaths
         self._looked = 0.0
         self._looking = threading.Lock()
 

@@ -16,13 +16,27 @@ from ifog.errors import ClusterError, IfogError, NotAvailableError
 from ifog.numbers import named
 
 if TYPE_CHECKING:
+    from ifog.hosts import Hosts
     from ifog.line import Line
 
-__all__ = ["replaced"]
+__all__ = ["replaced", "require_one_machine"]
 
 _TIMEOUT = 20.0
 _KEEP_TIMEOUT = 60.0
 _PAUSE = 0.02
+
+
+def require_one_machine(hosts: Hosts | None) -> None:
+    """Refuse what needs files and processes of this machine.
+
+    Raises:
+        NotAvailableError: the ranks are on several hosts.
+    """
+    if hosts is not None:
+        raise NotAvailableError(
+            "ranks on several hosts cannot be replaced yet; go on without those that died: "
+            "%bf heal, or begin afresh: %bf restart"
+        )
 
 
 def replaced(

@@ -18,6 +18,7 @@ from ifog.numbers import count, counted, number, rank_ranges
 
 __all__ = ["COMMANDS", "PANELS", "command"]
 
+_START = "start [-n 4] [--sealed] [--hosts a:2,b:2 --network 10.0.0.0/24]"
 PANELS = ("graph", "consensus", "throughput", "waiting")
 
 
@@ -52,12 +53,14 @@ def _no_words(line: str, usage: str) -> None:
 
 
 def _start(runner: Runner, line: str) -> None:
-    usage = "start [-n 4] [--sealed]"
-    plain, found = _words(line, usage, {"-n": True, "--sealed": False})
+    takes = {"-n": True, "--sealed": False, "--hosts": True, "--network": True}
+    plain, found = _words(line, _START, takes)
     if plain:
-        raise ArgumentError(f"%bf start does not take {plain[0]!r}. Usage: %bf {usage}")
-    n = whole(found.get("-n", str(DEFAULT_RANKS)), "-n")
-    runner.start(n, **({"sealed": True} if "--sealed" in found else {}))
+        raise ArgumentError(f"%bf start does not take {plain[0]!r}. Usage: %bf {_START}")
+    options: dict[str, Any] = {"sealed": True} if "--sealed" in found else {}
+    options |= {name: found[f"--{name}"] for name in ("hosts", "network") if f"--{name}" in found}
+    default = None if "hosts" in options else DEFAULT_RANKS
+    runner.start(whole(found["-n"], "-n") if "-n" in found else default, **options)
 
 
 def _stop(runner: Runner, line: str) -> None:
@@ -168,7 +171,7 @@ def _help(runner: Runner, line: str) -> None:
 
 
 COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
-    "start": (_start, "start [-n 4] [--sealed]", "start n ranks; sealed: no sockets"),
+    "start": (_start, _START, "start n ranks; sealed: no sockets"),
     "stop": (_stop, "stop", "end it; its variables are gone"),
     "restart": (_restart, "restart", "the same number of ranks, without variables"),
     "status": (_status, "status", "the ranks and what they do"),

@@ -9,7 +9,12 @@ from ifog.magics.commands import COMMANDS, PANELS
 
 __all__ = ["complete_line", "matcher"]
 
-_OPTIONS = {"stacks": ("--all",), "start": ("-n",), "pull": ("--ranks",), "push": ("--ranks",)}
+_OPTIONS = {
+    "stacks": ("--all",),
+    "start": ("-n", "--hosts", "--network", "--sealed"),
+    "pull": ("--ranks",),
+    "push": ("--ranks",),
+}
 _CELL_OPTIONS = ("--ranks", "--timeout", "--stall", "--no-wait")
 
 

@@ -74,10 +74,10 @@ class Runner:
             why = "no cluster was running; %bf start -n N chooses another number"
             return self.start(DEFAULT_RANKS, why)
 
-    def start(self, n: int, why: str = "", **options: bool) -> Cluster:
+    def start(self, n: int | None, why: str = "", **options: Any) -> Cluster:
         """Start a cluster of ``n`` ranks, telling the progress and, in brackets, ``why``.
 
-        ``options`` are those of ``Cluster``.
+        ``options`` are those of ``Cluster``, and None is its default.
         """
         cluster: Cluster = self.home.Cluster(n, **options)
         self._launch(cluster, cluster.start, f"started{f' ({why})' if why else ''}")

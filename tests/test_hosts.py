@@ -265,6 +265,75 @@ def test_hosts_that_cannot_be_are_refused():
         EmulatedHosts(2, mbit=-1)
 
 
+CLUSTER = """
+import os, platform, signal, sys
+from ifog.cluster import Cluster
+from ifog.errors import ClusterError, NotAvailableError
+
+def total(cluster):
+    code = "print(float(bf.allreduce(torch.ones(1), average=False)))"
+    result = cluster.run(code, timeout=30)
+    return result.status, sorted(float(output.text) for output in result.outputs)
+
+with Cluster(hosts=sys.argv[1], network=sys.argv[2]) as cluster:
+    rows = cluster.status().rows
+    assert [row.host for row in rows] == ["host1", "host1", "host2", "host2"], rows
+    assert total(cluster) == ("ok", [4.0] * 4)
+    places = cluster.run("print(bf.rank(), bf.machine_rank(), bf.local_rank())", timeout=30)
+    assert sorted(o.text for o in places.outputs) == [f"{r} {r // 2} {r % 2}\\n" for r in range(4)]
+
+    cell = cluster.submit("while True: bf.neighbor_allreduce(torch.ones(1))")
+    while not cluster.status().rows[0].state in ("running", "waiting"):
+        pass
+    cluster.interrupt()
+    assert cell.wait(timeout=30).status != "ok"
+    assert total(cluster) == ("ok", [4.0] * 4)
+
+    cell = cluster.submit("while True: bf.neighbor_allreduce(torch.ones(1))")
+    os.kill(rows[2].pid, signal.SIGKILL)
+    result = cell.wait(timeout=30)
+    assert result.status != "ok"
+    assert "rank 2" in result.errors[2].evalue and "host2" in result.errors[2].evalue, result
+    try:
+        cluster.respawn()
+    except NotAvailableError as error:
+        assert "several hosts" in str(error)
+    else:
+        raise AssertionError("replaced a rank on another host")
+    cluster.heal()
+    assert total(cluster) == ("ok", [3.0] * 3)
+print("token", os.environ["IFOG_TOKEN"])
+"""
+
+
+@on_hosts
+@pytest.mark.mpi
+@pytest.mark.timeout(SECONDS + 20)
+def test_a_cluster_spans_hosts_and_survives_a_death_on_another(two_hosts, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(CLUSTER)
+    ended = subprocess.run(
+        [*two_hosts.on(), sys.executable, program, "host1:2,host2:2", two_hosts.network],
+        env={**os.environ, **two_hosts.environment},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    # The daemons on the hosts end by themselves when mpiexec is gone.
+    daemons = [p for p in watchdog.carriers(two_hosts.environment["IFOG_TOKEN"]) if is_daemon(p)]
+    _, left = psutil.wait_procs(daemons, timeout=SECONDS)
+    assert not left
+
+
+def is_daemon(process):
+    try:
+        return process.name() == "prted"
+    except psutil.Error:
+        return False
+
+
 @on_hosts
 @pytest.mark.mpi
 @pytest.mark.timeout(SECONDS + 20)

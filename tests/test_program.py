@@ -122,6 +122,28 @@ def test_an_error_in_a_host_file_has_its_line(tmp_path, text, message):
         hosts.from_file(str(tmp_path / "gone"))
 
 
+def test_a_cluster_has_as_many_ranks_as_its_hosts_have_slots():
+    assert hosts.placed(None, "", "", sealed=False) == (4, None)
+    assert hosts.placed(None, "localhost:3", "", sealed=False) == (3, None)
+    n, places = hosts.placed(None, "n1:2,n2:4", "10.0.0.0/24", sealed=False)
+    assert (n, places.slots, places.network) == (6, (("n1", 2), ("n2", 4)), "10.0.0.0/24")
+    assert hosts.placed(2, "n1:2,n2:4", "10.0.0.0/24", sealed=False)[0] == 2
+    with pytest.raises(ArgumentError, match="--hosts n1:2,n2:4 --network"):
+        hosts.placed(None, "n1:2,n2:4", "", sealed=False)
+    with pytest.raises(ArgumentError, match="need sockets"):
+        hosts.placed(None, "n1:2,n2:4", "10.0.0.0/24", sealed=True)
+    with pytest.raises(ArgumentError, match="0 ranks"):
+        hosts.placed(0, "", "", sealed=False)
+
+
+def test_this_machine_is_found_in_its_network():
+    assert hosts.address_in("127.0.0.0/8") == "127.0.0.1"
+    with pytest.raises(ArgumentError, match="no address in 203"):
+        hosts.address_in("203.0.113.0/24")
+    with pytest.raises(ArgumentError, match="'eth0' is no network"):
+        hosts.address_in("eth0")
+
+
 def pairs(command):
     return list(pairwise(command))
 
