@@ -191,13 +191,14 @@ class Cluster:
             ClusterError: all these ranks died, one does not come back from an earlier cell, or
                 ``name`` has no value that can be sent.
         """
-        chosen, line = self._chosen(ranks), self._connected()
+        chosen, keeper = self._chosen(ranks), self._kept()
+        line = keeper.line
         line.look()
         alive = [rank for rank in chosen if ranks is not None or rank not in line.dead]
-        self._refuse(alive)
+        keeper.refuse(alive)
         if not alive:
-            raise ClusterError(f"pulling {name}: {self._kept().trouble()}")
-        return line.call(alive, f"pulling {name}", "pull", name, busy=self._in_a_cell)
+            raise ClusterError(f"pulling {name}: {keeper.trouble()}")
+        return line.call(alive, f"pulling {name}", "pull", name, way=keeper.way())
 
     def push(self, variables: dict[str, Any], ranks: Sequence[int] | None = None) -> None:
         """Bind ``variables`` on each rank; NumPy arrays arrive as writable NumPy arrays.
@@ -210,11 +211,12 @@ class Cluster:
         bad = [name for name in variables if not str(name).isidentifier()]
         if bad:
             raise ArgumentError(f"{bad[0]!r} cannot be the name of a variable; push identifiers")
-        chosen, line = self._chosen(ranks), self._connected()
+        chosen, keeper = self._chosen(ranks), self._kept()
+        line = keeper.line
         line.look()
-        self._refuse(chosen)
+        keeper.refuse(chosen)
         line.require_sendable(variables)
-        line.call(chosen, "pushing", "push", variables, busy=self._in_a_cell)
+        line.call(chosen, "pushing", "push", variables, way=keeper.way())
 
     def set_topology(self, label: str) -> None:
         """Mix over the graph of that name, such as ``"ring"``, with its weights, on every rank.
@@ -222,10 +224,10 @@ class Cluster:
         Raises:
             ArgumentError: no such graph over these ranks.
         """
-        keeper = self._ready()
-        line = keeper.line
+        keeper, task = self._ready(), f"setting the topology {label!r}"
+        ranks = keeper.line.living
         try:
-            line.call(line.living, f"setting the topology {label!r}", "set_topology", label)
+            keeper.line.call(ranks, task, "set_topology", label, way=keeper.way())
         except IfogError:
             keeper.wound()
             keeper.heal()
@@ -287,11 +289,8 @@ class Cluster:
             raise NoClusterError("no cluster is running; start one with `%bf start -n 4`")
         return self._keeper
 
-    def _connected(self) -> Line:
-        return self._kept().line
-
     def _chosen(self, ranks: Sequence[int] | None) -> tuple[int, ...]:
-        line = self._connected()
+        line = self._kept().line
         if ranks is None:
             return tuple(rank for rank in range(self.n) if rank not in line.gone)
         if gone := sorted(line.gone & set(ranks)):
@@ -301,16 +300,6 @@ class Cluster:
             what = f"ranks {unknown} were" if unknown else "no rank was"
             raise ArgumentError(f"{what} asked for; this cluster has the ranks 0-{self.n - 1}")
         return tuple(sorted(set(ranks)))
-
-    def _refuse(self, ranks: Sequence[int]) -> None:
-        keeper = self._kept()
-        if keeper.task or set(ranks) & set(keeper.away()):
-            raise ClusterError(keeper.trouble())
-
-    def _in_a_cell(self, rank: int) -> bool:
-        """Whether the rank still runs a cell, behind which requests to it wait."""
-        self._refuse([rank])
-        return any(rank in cell.missing() for cell in self.running_cells())
 
     def _ready(self) -> Keeper:
         """The keeper of ranks that can run cells, after healing what an earlier one left.

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ifog.answers import Waiting
 from ifog.cell import Cell
 from ifog.errors import ClusterError
 from ifog.rescue import Rescue
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Keeper"]
 
 _HEAL_TIMEOUT = 10.0
+_RELEASE_TIMEOUT = 1.0
 _STOPPED_FOR = 1.0  # seconds after which a cell does not wait for a stopped rank any more
 _PULSE = 0.1  # seconds between two looks at running cells
 _REST = 0.5  # seconds between two looks while nothing runs
@@ -121,6 +123,29 @@ class Keeper:
         """
         if running := self.running():
             raise ClusterError(f"cell {running[0].seq} still runs; wait for it or interrupt it")
+
+    def refuse(self, ranks: Sequence[int]) -> None:
+        """Refuse requests to ranks that would not answer.
+
+        Raises:
+            ClusterError: one does not come back from a cell, or all are being replaced.
+        """
+        if self.task or set(ranks) & set(self.away()):
+            raise ClusterError(self.trouble())
+
+    def way(self) -> Waiting:
+        """How to wait for the answers to requests outside of cells."""
+        return Waiting(self._in_a_cell, self._release, explained=True)
+
+    def _in_a_cell(self, rank: int) -> bool:
+        """Whether the rank still runs a cell, behind which requests to it wait."""
+        self.refuse([rank])
+        return any(rank in cell.missing() for cell in self.running())
+
+    def _release(self, ranks: Sequence[int], cause: str) -> None:
+        """End waits outside of cells with an error that names ``cause``."""
+        self.wound()
+        self.line.ask(ranks, "revoke", _RELEASE_TIMEOUT, cell=None, cause=cause)
 
     def heal(self, timeout: float = _HEAL_TIMEOUT) -> ClusterError | None:
         """Make the communicator usable again on all ranks; returns what prevented it."""

@@ -1,7 +1,6 @@
 """The line from the notebook to each rank: requests there, output, events and deaths back.
 
-Nothing here waits for a rank without looking whether it still lives: without ipyparallel's nanny a
-reply that never comes is noticed by the process, not by the reply.
+Without ipyparallel's nanny a reply that never comes is noticed by looking at the processes.
 """
 
 from __future__ import annotations
@@ -9,16 +8,15 @@ from __future__ import annotations
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ipyparallel import Reference
-from ipyparallel.error import RemoteError
 from ipyparallel.serialize import serialize_object
 
-from ifog import errors
+from ifog.answers import Waiting, gather
 from ifog.cell import Cell, span
 from ifog.errors import ArgumentError, ClusterError, ClusterStartError
 from ifog.iopub import MESSAGE, events_of
@@ -30,7 +28,6 @@ from ifog.vitals import Vitals
 
 __all__ = ["Line"]
 
-_TICK = 0.1
 _ANSWER_TIMEOUT = 1.0
 _REQUEST_TIMEOUT = 60.0  # seconds, not counting the cell that a request waits for
 _LOOK = 0.25  # seconds between two looks at the processes
@@ -201,49 +198,20 @@ class Line:
         return answers
 
     def gather(
-        self,
-        futures: Mapping[int, Any],
-        timeout: float,
-        task: str,
-        busy: Callable[[int], bool] | None = None,
+        self, futures: Mapping[int, Any], timeout: float, task: str, way: Waiting | None = None
     ) -> dict[int, Any]:
-        """The results of all futures.
+        """The results of all futures, which must come within ``timeout`` seconds.
 
         Args:
             futures: rank -> what it will answer.
-            timeout: seconds in which the ranks must answer.
+            timeout: in seconds.
             task: what this is for, in errors.
-            busy: whether a rank does something else first, which does not count as time; may raise.
+            way: how to wait.
 
         Raises:
-            IfogError: of the class that the first failing rank raised, else ``ClusterError``; also
-                when a rank dies or does not answer in time.
+            IfogError: some do not come, or are errors; ``ifog.answers.gather`` says which.
         """
-        deadline = time.monotonic() + timeout
-        pending = dict(futures)
-        while pending:
-            rank = next(iter(pending))
-            if pending[rank].wait(_TICK):
-                del pending[rank]
-                continue
-            self.look()
-            if self.broken or rank in self.dead:
-                raise ClusterError(f"{task}: {self.broken or self.dead[rank]}; run %bf restart")
-            if busy is not None and busy(rank):
-                deadline = time.monotonic() + timeout
-            if time.monotonic() > deadline:
-                late = named([r for r, future in pending.items() if not future.done()])
-                raise ClusterError(
-                    f"{task}: {late} did not answer within {timeout:g} s; if they still "
-                    "compute, wait or interrupt them, else run %bf restart"
-                )
-        for future in futures.values():
-            future.output.wait(_ANSWER_TIMEOUT)  # events of the request may come after its reply
-        results = {rank: future.result() for rank, future in futures.items()}
-        failed = {rank: r for rank, r in results.items() if isinstance(r, RemoteError)}
-        if failed:
-            raise _local_error(failed, task)
-        return results
+        return gather(self, futures, timeout, task, way or Waiting())
 
     def expect(self, rank: int) -> str:
         """Let another process take the number of a dead rank; returns how that one died."""
@@ -276,11 +244,11 @@ class Line:
         task: str,
         function: str,
         *arguments: Any,
-        busy: Callable[[int], bool] | None = None,
+        way: Waiting | None = None,
     ) -> dict[int, Any]:
         """What the ranks' engines answer to a request; ``gather`` says when it raises."""
         futures = {rank: self.apply(rank, "request", function, *arguments) for rank in ranks}
-        return self.gather(futures, _REQUEST_TIMEOUT, task, busy)
+        return self.gather(futures, _REQUEST_TIMEOUT, task, way)
 
     def look(self) -> None:
         """Note which ranks have died, and whether the rest can be reached."""
@@ -385,14 +353,3 @@ class Line:
         elif kind in _SHOWN:
             data = content["data"]
             cell.take_output(rank, _SHOWN[kind], str(data.get("text/plain", "")), data)
-
-
-def _local_error(failed: Mapping[int, Any], task: str) -> Exception:
-    """The error of the first rank that was not merely stopped by another one's."""
-    primary = {r: e for r, e in failed.items() if e.ename != "PeerFailedError"} or failed
-    error = next(iter(primary.values()))
-    alike = [r for r, e in primary.items() if (e.ename, e.evalue) == (error.ename, error.evalue)]
-    kind = getattr(errors, str(error.ename), None)
-    if isinstance(kind, type) and issubclass(kind, errors.IfogError):
-        return kind(str(error.evalue))
-    return ClusterError(f"{task}: [{span(alike)}] {error.ename}: {error.evalue}")

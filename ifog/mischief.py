@@ -127,7 +127,7 @@ def _noise(scene: Scene) -> list[list[bytes]]:
     """Messages nobody should act on: random bytes, broken frames, signatures by a guess."""
     chance = scene.chance
     target = chance.choice(scene.living)
-    ident = bytes(scene.cluster._connected()._ident(target))
+    ident = bytes(scene.cluster._kept().line._ident(target))
     guess = chance.randbytes(32).hex().encode()
     header = b'{"msg_id": "1", "msg_type": "ifog_request", "session": "s", "version": "5.3"}'
     revoke = [b"<IDS|MSG>", guess, header, b"{}", b"{}", b'{"what": "revoke", "cause": "forged"}']
@@ -160,7 +160,7 @@ def _garbage(name: str, side: str, kind: int) -> Fault:
     """Send noise to a port of the controller while the ranks average."""
 
     def inject(scene: Scene) -> str:
-        files = scene.cluster._connected().connection_files
+        files = scene.cluster._kept().line.connection_files
         told = json.loads(Path(files[side]).read_text())
         url = f"{told['interface']}:{told[name]}"
         noise = _noise(scene)
@@ -200,7 +200,7 @@ def _window_garbage(scene: Scene) -> str:
 
 def _controller(scene: Scene) -> str:
     """Kill the process through which the notebook talks to the ranks."""
-    processes = scene.cluster._connected()._job._processes
+    processes = scene.cluster._kept().line._job._processes
     controller = processes.controller._popen_process.pid
     cell = scene.cluster.submit(_LOOP)
     threading.Event().wait(scene.chance.uniform(0.0, 0.4))

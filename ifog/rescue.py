@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ifog.answers import Waiting
 from ifog.errors import ClusterError, IfogError
 from ifog.numbers import named
 
@@ -80,7 +81,8 @@ class Rescue:
             for rank in set(futures) & set(line.dead):
                 del futures[rank]
             try:
-                answers = line.gather(futures, timeout, "healing after a stopped cell")
+                way = Waiting(explained=True)
+                answers = line.gather(futures, timeout, "healing after a stopped cell", way)
             except IfogError as error:
                 if all(future.done() for future in futures.values()):
                     futures.clear()

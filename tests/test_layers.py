@@ -48,6 +48,7 @@ CLIENT = (
     ("launcher", "laggards"),
     ("run",),
     ("results", "stalls"),
+    ("answers",),
     ("cell", "line"),
     ("connecting",),
     ("rescue", "respawn"),
@@ -61,7 +62,7 @@ CLIENT = (
 )
 ONLY_IN = {
     "mpi4py": {"transport", "bench"},  # benches also time MPI itself, to compare with it
-    "ipyparallel": {"bluefog", "cluster", "launcher", "line", "engine", "iopub"},
+    "ipyparallel": {"answers", "bluefog", "cluster", "launcher", "line", "engine", "iopub"},
     "anywidget": {"widgets"},
     "plotly": {"widgets"},
     "torch": {name for layer in LAYERS for name in layer} - {"telemetry", "errors", "manifest"},
