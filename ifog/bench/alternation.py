@@ -40,8 +40,8 @@ def block_of(
         slowness: how many times fewer calls a round gets because each takes longer.
         alone: whether it waits for no other rank.
     """
-    block = _BLOCK_BYTES * (_ALONE if alone else 1)
-    calls = min(_MOST_CALLS, max(1, block // nbytes))
+    more = _ALONE if alone else 1
+    calls = min(_MOST_CALLS * more, max(1, _BLOCK_BYTES * more // nbytes))
     return Contestant(call, max(1, calls // slowness))
 
 

@@ -154,10 +154,8 @@ def _contest(
         for name, call in _calls(operation, buffers, rival).items()
         if only is None or name in only
     }
-    try:
-        times = alternate(contestants, specification["rounds"], specification["seconds"])
-    finally:
-        ifog.win_free()
+    times = alternate(contestants, specification["rounds"], specification["seconds"])
+    ifog.win_free()
     return {"operation": operation, "bytes": nbytes, "degree": degree, "times": times}
 
 

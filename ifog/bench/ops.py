@@ -36,7 +36,7 @@ QUICK_SIZES = (4, 1 << 16, 1 << 20, 16 << 20)
 _MB = 1 << 20
 _SHARED, _PUBLISHED = "floor, tensor shared", "floor, tensor published"
 _PROGRAM = ("-m", "ifog.bench.op_rounds")
-_TENSORS = 14  # of the largest size that a rank holds at once, those of gloo and MPI included
+_TENSORS = 17  # of the largest size that a rank holds at once, those of gloo and MPI included
 _TITLES = {
     "ring": "neighbor_allreduce, ring",
     "exponential": "neighbor_allreduce, exponential graph",
@@ -142,14 +142,14 @@ def run(
         "cases": [(operation, nbytes) for nbytes in sizes for operation in OPERATIONS],
         "only": None,
         "rounds": rounds or (7 if quick else 15),
-        "seconds": 1.0 if quick else 7.0,
+        "seconds": 0.6 if quick else 7.0,
     }
     found = measure(
         "ops", ranks, _PROGRAM, seconds=200.0 if quick else 570.0, specification=specification
     )
     for case in found:
         case["times"] |= _floors(case, ranks)
-    scales = _scales(scaling, turns=1 if quick else 2) if len(scaling) > 1 else []
+    scales = _scales(scaling, quick=quick) if len(scaling) > 1 else []
     targets = [*_targets(found), *(_flatness(scale) for scale in scales)]
     return OpsReport(ranks, cores(), [_case(case) for case in found], targets, scales)
 
@@ -192,16 +192,16 @@ def _targets(found: Sequence[Mapping[str, Any]]) -> Iterator[TargetRow]:
         yield target(f"{operation} {label(nbytes)}{kind}", against, aim, bound, measured)
 
 
-def _scales(numbers: Sequence[int], turns: int) -> list[Scale]:
+def _scales(numbers: Sequence[int], *, quick: bool) -> list[Scale]:
     """Jobs of each number of ranks in turn, the one-peer average in each."""
     specification = {
         "cases": [("one-peer", nbytes) for nbytes in _SCALING_SIZES],
         "only": [OURS],
         "rounds": 9,
-        "seconds": 2.0,
+        "seconds": 0.6 if quick else 2.0,
     }
     times: dict[int, dict[int, list[float]]] = {nbytes: {} for nbytes in _SCALING_SIZES}
-    for _ in range(turns):
+    for _ in range(1 if quick else 2):
         for n in numbers:
             found = measure("ops", n, _PROGRAM, seconds=120.0, specification=specification)
             for case in found:
