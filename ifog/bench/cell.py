@@ -28,7 +28,7 @@ BF, PX, KERNEL = "%%bf", "%%px", "the kernel's own"
 _CELLS = {BF: "%%bf\npass", PX: "%%px\npass", KERNEL: "pass"}
 _PX = (
     "import ipyparallel\nfrom ifog import cluster\n"
-    '_file = cluster.current()._connected().connection_files["client"]\n'
+    '_file = cluster.current()._line.connection_files["client"]\n'
     "_view = ipyparallel.Client(_file)[:]\n_view.block = True\n_view.activate()"
 )
 _SECONDS = 90.0
