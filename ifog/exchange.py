@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ _HEADER_BYTES = _HEAD.size + 8 * _MAX_NDIM + _INLINE
 _ROOMY = 1 << 15  # bytes of a result from which a copy saved in the next round is worth its block
 _LENT = 1  # flag of a header that carries where the payload is
 _TOKEN_BYTES = 16
+_SHAPES = [struct.Struct(f"<{ndim}q") for ndim in range(_MAX_NDIM + 1)]
 _EMPTY = np.empty(0, np.uint8)
 
 
@@ -87,15 +88,19 @@ class Arrivals(NamedTuple):
 
 def wire(x: torch.Tensor) -> Bytes:
     """The bytes of a contiguous CPU tensor, shared with it."""
-    return x.reshape(-1).view(torch.uint8).numpy() if x.numel() else _EMPTY
+    if not x.numel():
+        return _EMPTY
+    if x.dtype is torch.bfloat16:  # unknown to NumPy
+        x = x.view(torch.int16)
+    return x.numpy().reshape(-1).view(np.uint8)
 
 
 def room_for(transport: Transport, x: torch.Tensor) -> torch.Tensor:
     """A tensor like ``x`` for a result, where it can be lent later if it is large; not filled."""
-    nbytes = x.numel() * x.element_size()
+    nbytes = x.nbytes
     room = transport.room(nbytes) if nbytes > _ROOMY else None
     if room is None:
-        return torch.empty(x.shape, dtype=x.dtype, device="cpu")
+        return torch.empty_like(x)
     return torch.from_numpy(room).view(x.dtype).view(x.shape)
 
 
@@ -104,7 +109,7 @@ def tag_of(key: str) -> int:
     return zlib.crc32(key.encode()) & 0x3FFFFFFF
 
 
-def _header(parcel: Parcel, loan: Loan | None) -> Bytes:
+def _header(parcel: Parcel, loan: Loan | None) -> bytes:
     like = parcel.like
     if like.ndim > _MAX_NDIM:
         raise ArgumentError(
@@ -116,92 +121,83 @@ def _header(parcel: Parcel, loan: Loan | None) -> Bytes:
     nbytes = -1 if data is None else data.size
     flags = 0 if loan is None else _LENT
     head = _HEAD.pack(_CODE[like.dtype], like.ndim, flags, parcel.root, parcel.weight, nbytes)
-    head += struct.pack(f"<{like.ndim}q", *like.shape)
+    head += _SHAPES[like.ndim].pack(*like.shape)
     if loan is not None:
-        head += loan.token
-    elif data is not None and nbytes <= _INLINE:
-        head += data.tobytes()
-    return np.frombuffer(head, np.uint8)
+        return head + loan.token
+    return head + data.tobytes() if data is not None and nbytes <= _INLINE else head
 
 
 class _Incoming:
     """One parcel on its way in: its header first, then, unless it fitted there, its payload.
 
     Attributes:
+        source: who sends it.
         parcel: what came, once the header has.
         arrived_at: when that was.
         token: what gives the payload back, where it is borrowed.
     """
 
+    __slots__ = (
+        "_borrow",
+        "_letter",
+        "_payload",
+        "_tag",
+        "_transport",
+        "arrived_at",
+        "parcel",
+        "source",
+        "token",
+    )
+
     def __init__(self, transport: Transport, source: int, tag: int, *, borrow: bool) -> None:
         self._transport = transport
-        self._source = source
+        self.source = source
         self._tag = tag
         self._borrow = borrow
-        self._head = np.empty(_HEADER_BYTES, np.uint8)
-        self._request: Request = transport.irecv(self._head, source, tag)
+        self._letter = transport.receive(source, tag, _HEADER_BYTES)
+        self._payload: Request | None = None
         self.parcel: Parcel | None = None
         self.arrived_at = 0.0
         self.token: bytes | None = None
 
     def test(self) -> bool:
-        if not self._request.test():
+        if self._payload is not None:
+            return self._payload.test()
+        if not self._letter.test():
             return False
-        if self.parcel is not None:
-            return True
         self.arrived_at = now()
-        return self._open()
+        return self._open(self._letter.data)
 
-    def _open(self) -> bool:
-        head = self._head.data
+    def _open(self, head: Any) -> bool:
         code, ndim, flags, root, weight, nbytes = _HEAD.unpack_from(head)
-        shape = struct.unpack_from(f"<{ndim}q", head, _HEAD.size)
         start, dtype = _HEAD.size + 8 * ndim, DTYPES[code]
+        shape = _SHAPES[ndim].unpack_from(head, _HEAD.size)
         if flags & _LENT:
             like = self._lent(bytes(head[start : start + _TOKEN_BYTES]), nbytes, dtype, shape)
-            self.parcel = Parcel(like, None, weight, root, self.arrived_at)
+        elif 0 < nbytes <= _INLINE:
+            count = nbytes // dtype.itemsize
+            like = torch.frombuffer(head, dtype=dtype, count=count, offset=start)
+            if ndim != 1:
+                like = like.view(shape)
+        else:
+            like = torch.empty(shape, dtype=dtype, device="cpu")
+        self.parcel = Parcel(like, None, weight, root, self.arrived_at)
+        if flags & _LENT or nbytes <= _INLINE:
             return True
-        like = torch.empty(shape, dtype=dtype, device="cpu")
-        data = None if nbytes < 0 else wire(like)
-        self.parcel = Parcel(like, data, weight, root, self.arrived_at)
-        if data is None or nbytes == 0:
-            return True
-        if nbytes <= _INLINE:
-            data[:] = self._head[start : start + nbytes]
-            return True
-        self._request = self._transport.irecv(data, self._source, self._tag)
-        return self._request.test()
+        self._payload = self._transport.irecv(wire(like), self.source, self._tag)
+        return self._payload.test()
 
     def _lent(
         self, token: bytes, nbytes: int, dtype: torch.dtype, shape: Sequence[int]
     ) -> torch.Tensor:
-        data = self._transport.borrow(self._source, token, nbytes)
+        data = self._transport.borrow(self.source, token, nbytes)
         if self._borrow:
             self.token = token
             return torch.from_numpy(data).view(dtype).view(shape)
         like = torch.empty(shape, dtype=dtype, device="cpu")
         np.copyto(wire(like), data)
-        self._transport.give_back(self._source, token)
+        self._transport.give_back(self.source, token)
         return like
-
-
-class _Outgoing:
-    """One parcel on its way out."""
-
-    def __init__(
-        self, transport: Transport, parcel: Parcel, destination: int, tag: int, loan: Loan | None
-    ) -> None:
-        if loan is not None and destination not in loan.readers:
-            loan = None
-        data, head = parcel.data, _header(parcel, loan)
-        self._requests: list[Request] = [transport.isend(head, destination, tag)]
-        if loan is None and data is not None and data.size > _INLINE:
-            self._requests.append(transport.isend(data, destination, tag))
-
-    def done(self) -> bool:
-        # Each is asked, so that a large payload moves even while its header has not been taken.
-        done = [request.test() for request in self._requests]
-        return all(done)
 
 
 def _lend(transport: Transport, outgoing: Mapping[int, Parcel]) -> dict[int, Loan | None]:
@@ -211,6 +207,27 @@ def _lend(transport: Transport, outgoing: Mapping[int, Parcel]) -> dict[int, Loa
         if parcel.data is not None and parcel.data.size > _INLINE:
             payloads.setdefault(id(parcel.data), (parcel.data, []))[1].append(destination)
     return {key: transport.lend(data, readers) for key, (data, readers) in payloads.items()}
+
+
+def _post(
+    transport: Transport, tag: int, outgoing: Mapping[int, Parcel], loans: dict[int, Loan | None]
+) -> list[tuple[int, Request]]:
+    """Send everything; returns what is not through yet, with its destination."""
+    pending: list[tuple[int, Request]] = []
+    last, last_loan, head = None, None, b""
+    for destination, parcel in outgoing.items():
+        data = parcel.data
+        loan = loans.get(id(data)) if loans else None
+        if loan is not None and destination not in loan.readers:
+            loan = None
+        if parcel is not last or loan is not last_loan:
+            last, last_loan, head = parcel, loan, _header(parcel, loan)
+        request = transport.isend(head, destination, tag)
+        if not request.test():
+            pending.append((destination, request))
+        if loan is None and data is not None and data.size > _INLINE:
+            pending.append((destination, transport.isend(data, destination, tag)))
+    return pending
 
 
 def exchange(
@@ -227,33 +244,32 @@ def exchange(
     With ``borrow`` it leaves large tensors where they are: the caller reads them, calls
     ``give_back`` of what it got, whatever happens, and then waits for ``returned``.
     """
-    incoming = {source: _Incoming(transport, source, tag, borrow=borrow) for source in sources}
+    incoming = [_Incoming(transport, source, tag, borrow=borrow) for source in sources]
     loans = _lend(transport, outgoing)
-    sends = {
-        dst: _Outgoing(transport, parcel, dst, tag, loans.get(id(parcel.data)))
-        for dst, parcel in outgoing.items()
-    }
+    sends = _post(transport, tag, outgoing, loans)
     parcels: dict[int, Parcel] = {}
     borrowed: dict[int, bytes] = {}
     last_at, last_from = 0.0, -1
-    while incoming or sends:
-        moving = False
-        for source, arrival in list(incoming.items()):
-            if arrival.test():
-                del incoming[source]
-                assert arrival.parcel is not None
-                parcels[source] = arrival.parcel
-                if arrival.token is not None:
-                    borrowed[source] = arrival.token
-                if arrival.arrived_at > last_at:
-                    last_at, last_from = arrival.arrived_at, source
-            elif arrival.parcel is not None:
-                moving = True
-        for destination in [dst for dst, send in sends.items() if send.done()]:
-            del sends[destination]
-        if incoming or sends:
-            peers = tuple(incoming) or tuple(sends)
-            yield Moving(peers) if moving else peers
+    while True:
+        moving, awaited = False, []
+        for arrival in incoming:
+            if not arrival.test():
+                awaited.append(arrival)
+                moving = moving or arrival.parcel is not None
+                continue
+            assert arrival.parcel is not None
+            parcels[arrival.source] = arrival.parcel
+            if arrival.token is not None:
+                borrowed[arrival.source] = arrival.token
+            if arrival.arrived_at > last_at:
+                last_at, last_from = arrival.arrived_at, arrival.source
+        incoming = awaited
+        # Each is asked, so that a large payload moves even while its header has not been taken.
+        sends = [send for send in sends if not send[1].test()]
+        if not incoming and not sends:
+            break
+        peers = tuple([arrival.source for arrival in incoming] or [send[0] for send in sends])
+        yield Moving(peers) if moving else peers
     lent = [loan for loan in loans.values() if loan is not None and loan.lives]
     arrivals = Arrivals(parcels, last_at, last_from, borrowed, lent)
     if not borrow:
@@ -292,6 +308,13 @@ def same(
         MismatchError: naming both ranks and what each of them sent.
     """
     skip = 1 if rows else 0
+    dtype, shape, root = mine.like.dtype, mine.like.shape[skip:], mine.root
+    for parcel in parcels.values():
+        like = parcel.like
+        if like.dtype != dtype or like.shape[skip:] != shape or parcel.root != root:
+            break
+    else:
+        return
     for source in sorted(parcels):
         other = parcels[source]
         if other.like.dtype != mine.like.dtype or other.like.shape[skip:] != mine.like.shape[skip:]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-__all__ = ["accumulation_dtype", "mean", "weighted_sum"]
+__all__ = ["accumulation_dtype", "mean", "summed", "weighted_sum"]
 
 _HALF = (torch.float16, torch.bfloat16)
 _PIECE = 1 << 16  # bytes of one tensor that are summed at a time: a few of them fit into a cache
@@ -34,7 +34,19 @@ def mean(
         received: tensors of the same shape and dtype, ascending by source.
         out: contiguous, where the result goes; a new tensor by default.
     """
-    terms = [*received, own]
+    return summed([*received, own], out, average=True)
+
+
+def summed(
+    terms: Sequence[torch.Tensor], out: torch.Tensor | None = None, *, average: bool = False
+) -> torch.Tensor:
+    """terms[0] + terms[1] + ..., in this order; with ``average`` divided by their number at last.
+
+    Args:
+        terms: tensors of one shape and dtype; not changed.
+        out: contiguous, where the result goes; a new tensor by default.
+        average: whether to divide.
+    """
 
     def sum_up(pieces: Pieces, total: torch.Tensor) -> None:
         if len(pieces) == 1:
@@ -43,7 +55,8 @@ def mean(
         torch.add(pieces[0], pieces[1], out=total)
         for piece in pieces[2:]:
             total.add_(piece)
-        total.div_(len(pieces))
+        if average:
+            total.div_(len(pieces))
 
     return _by_pieces(terms, sum_up, out)
 

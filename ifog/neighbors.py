@@ -142,6 +142,8 @@ def floating(tensor: torch.Tensor, op: str) -> torch.Tensor:
 
 def watched(op: str, name: str | None, tensor: torch.Tensor, x: torch.Tensor, body: Body) -> Body:
     """``body`` with its named tensor shown to the watchers, and its result where ``tensor`` is."""
+    if name is None and tensor.device == x.device:
+        return body
 
     def watching(context: Context, tag: int) -> Operation[Outcome]:
         step = context.steps[op, name or ""]
@@ -158,12 +160,16 @@ def watched(op: str, name: str | None, tensor: torch.Tensor, x: torch.Tensor, bo
 def mix(context: Context, tag: int, op: str, x: torch.Tensor, plan: Plan) -> Operation[Outcome]:
     """One round of the weighted average: send, receive, combine."""
     payload = wire(x)
-    outgoing = {dst: Parcel(x, payload, factor) for dst, factor in plan.dst.items()}
+    parcel = Parcel(x, payload)
+    outgoing = {
+        dst: parcel if factor == 1.0 else parcel._replace(weight=factor)
+        for dst, factor in plan.dst.items()
+    }
     transport = context.transport
     arrivals = yield from exchange(transport, tag, outgoing, tuple(plan.src), borrow=True)
     try:
         require_same_form(op, context.rank, arrivals.parcels)
-        same(op, context.rank, Parcel(x), arrivals.parcels)
+        same(op, context.rank, parcel, arrivals.parcels)
         result, weights = combine(x, plan, arrivals.parcels, room_for(transport, x))
     finally:
         arrivals.give_back(transport)
@@ -245,14 +251,18 @@ def neighbor_allgather_nonblocking(
             everyone = dict(zip(context.participants, context.participants, strict=True))
             yield from compare(context, tag, op, src=plan.src, dst=plan.dst, places=everyone)
         parcel = Parcel(x, wire(x))
-        arrivals = yield from exchange(
-            context.transport, tag, dict.fromkeys(plan.dst, parcel), plan.src
-        )
-        require_same_form(op, context.rank, arrivals.parcels)
-        same(op, context.rank, parcel, arrivals.parcels, rows=True)
-        blocks = [arrivals.parcels[j].like for j in plan.src] or [x[:0]]
+        transport = context.transport
+        outgoing = dict.fromkeys(plan.dst, parcel)
+        arrivals = yield from exchange(transport, tag, outgoing, plan.src, borrow=True)
+        try:
+            require_same_form(op, context.rank, arrivals.parcels)
+            same(op, context.rank, parcel, arrivals.parcels, rows=True)
+            blocks = [arrivals.parcels[j].like for j in plan.src] or [x[:0]]
+            result = torch.cat(blocks).to(tensor.device)
+        finally:
+            arrivals.give_back(transport)
+        yield from returned(transport, arrivals)
         nbytes = wire(x).size * len(plan.dst)
-        result = torch.cat(blocks).to(tensor.device)
         return Outcome(result, arrivals, nbytes, plan.dst, plan.src)
 
     return launch(op, name, (*plan.src, *plan.dst), body)

@@ -122,6 +122,8 @@ def host(x: Any, op: str) -> torch.Tensor:
     """The tensor's values, contiguous and in host memory; shared with it where possible."""
     if not isinstance(x, torch.Tensor):
         raise ArgumentError(f"{op} needs a torch tensor, got {type(x).__name__}")
+    if not x.requires_grad and x.is_cpu and x.is_contiguous():
+        return x
     return x.detach().contiguous().cpu()
 
 
@@ -130,10 +132,13 @@ def others_of(context: Context) -> list[int]:
     return [rank for rank in context.alive if rank != context.rank]
 
 
-def to_all(context: Context, tag: int, parcel: Parcel) -> Operation[Arrivals]:
-    """Send the same parcel to every other rank and receive one from each."""
+def to_all(
+    context: Context, tag: int, parcel: Parcel, *, borrow: bool = False
+) -> Operation[Arrivals]:
+    """Send the same parcel to every other rank and receive one from each, as ``exchange`` does."""
     others = others_of(context)
-    return exchange(context.transport, tag, dict.fromkeys(others, parcel), others)
+    outgoing = dict.fromkeys(others, parcel)
+    return exchange(context.transport, tag, outgoing, others, borrow=borrow)
 
 
 def rows(x: torch.Tensor, op: str) -> torch.Tensor:

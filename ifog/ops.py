@@ -12,9 +12,9 @@ import torch
 
 from ifog.context import Context, current
 from ifog.errors import ArgumentError, MismatchError
-from ifog.exchange import Arrivals, Parcel, exchange, same, wire
+from ifog.exchange import Arrivals, Parcel, exchange, returned, room_for, same, wire
 from ifog.handle import Handle, Operation
-from ifog.kernels import accumulation_dtype
+from ifog.kernels import summed
 from ifog.operation import Outcome, host, launch, others_of, rows, to_all
 
 __all__ = [
@@ -149,26 +149,33 @@ def _reduce_stripes(
     same("allreduce", context.rank, claim, arrivals.parcels, choices=_CHOICES)
     stripes = dict(zip(group, x.reshape(-1).tensor_split(len(group)), strict=True))
     outgoing = {rank: Parcel(stripes[rank], wire(stripes[rank])) for rank in others}
-    scattered = yield from exchange(transport, tag, outgoing, others)
-    own = _sum_in_order(context, stripes[context.rank], scattered, group, choice)
+    scattered = yield from exchange(transport, tag, outgoing, others, borrow=True)
+    try:
+        own = _sum_in_order(context, stripes[context.rank], scattered, group, choice)
+    finally:
+        scattered.give_back(transport)
     parcel = Parcel(own, wire(own))
-    gathered = yield from exchange(transport, tag, dict.fromkeys(others, parcel), others)
-    parts = [own if r == context.rank else gathered.parcels[r].like for r in group]
+    gathered = yield from exchange(
+        transport, tag, dict.fromkeys(others, parcel), others, borrow=True
+    )
+    total = room_for(transport, x)
+    try:
+        parts = [own if r == context.rank else gathered.parcels[r].like for r in group]
+        torch.cat(parts, out=total.view(-1))
+    finally:
+        gathered.give_back(transport)
+    yield from returned(transport, scattered)
+    yield from returned(transport, gathered)
     nbytes = sum(parcel.data.size for parcel in outgoing.values() if parcel.data is not None)
     nbytes += wire(own).size * len(others)
-    return torch.cat(parts).reshape(x.shape), gathered, nbytes
+    return total, gathered, nbytes
 
 
 def _sum_in_order(
     context: Context, x: torch.Tensor, arrivals: Arrivals, group: Sequence[int], choice: int
 ) -> torch.Tensor:
     terms = [x if rank == context.rank else arrivals.parcels[rank].like for rank in group]
-    total = terms[0].to(accumulation_dtype(x.dtype), copy=True)
-    for term in terms[1:]:
-        total += term
-    if choice & 1:
-        total /= len(terms)
-    return total.to(x.dtype)
+    return summed(terms, room_for(context.transport, x), average=bool(choice & 1))
 
 
 def _target(tensor: torch.Tensor, op: str) -> torch.Tensor:
@@ -273,14 +280,18 @@ def allgather_nonblocking(tensor: torch.Tensor, name: str | None = None) -> Hand
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
         parcel = Parcel(x, wire(x))
-        arrivals = yield from to_all(context, tag, parcel)
-        same(op, context.rank, parcel, arrivals.parcels, rows=True)
-        blocks = [
-            x if rank == context.rank else arrivals.parcels[rank].like for rank in context.alive
-        ]
+        arrivals = yield from to_all(context, tag, parcel, borrow=True)
+        try:
+            same(op, context.rank, parcel, arrivals.parcels, rows=True)
+            blocks = [
+                x if rank == context.rank else arrivals.parcels[rank].like for rank in context.alive
+            ]
+            result = torch.cat(blocks).to(tensor.device)
+        finally:
+            arrivals.give_back(context.transport)
+        yield from returned(context.transport, arrivals)
         others = tuple(others_of(context))
         nbytes = wire(x).size * len(others)
-        result = torch.cat(blocks).to(tensor.device)
         return Outcome(result, arrivals, nbytes, others, others)
 
     return launch(op, name, context.alive, body)

@@ -71,6 +71,10 @@ def mixing_plan(
     Raises:
         ArgumentError: naming the argument, what was found, and what to pass instead.
     """
+    if self_weight is None and src_weights is None and dst_weights is None and topology is None:
+        if context.static_plan is None:
+            context.static_plan = _static(context)
+        return context.static_plan
     given = [self_weight is not None, src_weights is not None]
     if topology is not None:
         if any(given) or dst_weights is not None:
@@ -83,8 +87,8 @@ def mixing_plan(
         )
     if dst_weights is not None and not all(given):
         raise ArgumentError(f"{op}: dst_weights needs self_weight and src_weights as well")
-    if self_weight is None or src_weights is None:
-        return _static(context)
+    assert self_weight is not None
+    assert src_weights is not None
     own = _number(self_weight, "self_weight", op)
     nodes = _ranks_of(context)
     src = _keyed(nodes, src_weights, "src_weights", op)

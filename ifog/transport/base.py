@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Answer", "Bytes", "Loan", "Region", "Request", "Transport"]
+__all__ = ["Answer", "Bytes", "Letter", "Loan", "Region", "Request", "Transport"]
 
 Bytes = NDArray[np.uint8]
 Answer = Callable[[int, Any], None]
@@ -33,6 +33,16 @@ class Request(Protocol):
             PeerFailedError: a rank aborted or died.
             TransportError: the wire failed for another reason.
         """
+
+
+class Letter(Request, Protocol):
+    """A small message on its way here.
+
+    Attributes:
+        data: what came, once ``test`` is True; bytes that can be written to, and perhaps more.
+    """
+
+    data: Any
 
 
 class Loan(Protocol):
@@ -101,8 +111,11 @@ class Transport(Protocol):
     alive: tuple[int, ...]  # the ranks that lived when all of them last healed, ascending
     machines: tuple[int, ...]  # the machine of every rank, numbered in the order of first ranks
 
-    def isend(self, data: Bytes, destination: int, tag: int) -> Request:
-        """Start sending ``data``."""
+    def isend(self, data: Any, destination: int, tag: int) -> Request:
+        """Start sending ``data``, bytes of any kind."""
+
+    def receive(self, source: int, tag: int, most: int) -> Letter:
+        """Start receiving a message of at most ``most`` bytes."""
 
     def irecv(self, out: Bytes, source: int, tag: int) -> Request:
         """Start receiving into ``out``, which must be at least as long as the message."""

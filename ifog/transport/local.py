@@ -97,7 +97,7 @@ class _Sent:
 class _Receive:
     def __init__(self, transport: LocalTransport, out: Bytes, key: tuple[int, int, int]) -> None:
         self._transport = transport
-        self._out = out
+        self.data = out
         self._key = key
         self._done = False
 
@@ -109,7 +109,7 @@ class _Receive:
             self._transport.check()
             return False
         data = box.popleft()
-        self._out[: data.size] = data
+        self.data[: data.size] = data
         self._done = True
         return True
 
@@ -192,12 +192,17 @@ class LocalTransport:
             rank, cause = self.hub.failure
             raise PeerFailedError(f"rank {rank} stopped: {cause}", rank, cause)
 
-    def isend(self, data: Bytes, destination: int, tag: int) -> _Sent:
+    def isend(self, data: Any, destination: int, tag: int) -> _Sent:
         """Put a copy of ``data`` in the destination's mailbox."""
         self.check()
-        self.hub.box((destination, self.rank, tag)).append(data.copy())
+        message = np.frombuffer(bytes(data), np.uint8)
+        self.hub.box((destination, self.rank, tag)).append(message)
         self.hub.arrived[destination].set()
         return _Sent()
+
+    def receive(self, source: int, tag: int, most: int) -> _Receive:
+        """Wait for the next message of ``source`` with this tag."""
+        return self.irecv(np.empty(most, np.uint8), source, tag)
 
     def irecv(self, out: Bytes, source: int, tag: int) -> _Receive:
         """Wait for the next message of ``source`` with this tag."""

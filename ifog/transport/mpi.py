@@ -23,7 +23,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ifog.errors import IfogError, PeerFailedError, TransportError
-from ifog.transport.base import Bytes, Request
+from ifog.transport.base import Bytes, Letter, Request
 from ifog.transport.memory import MachineMemory, MachineRegion
 
 __all__ = ["MPITransport"]
@@ -83,12 +83,12 @@ class _Meeting:
 
 
 class _Request:
-    __slots__ = ("_buffer", "_request", "_transport")
+    __slots__ = ("_request", "_transport", "data")
 
-    def __init__(self, transport: MPITransport, request: MPI.Request, buffer: Bytes) -> None:
+    def __init__(self, transport: MPITransport, request: MPI.Request, data: Any) -> None:
         self._transport = transport
         self._request = request
-        self._buffer = buffer
+        self.data = data
         transport.pending[id(self)] = self
 
     def test(self) -> bool:
@@ -197,7 +197,7 @@ class MPITransport:
         duplicate.Set_errhandler(MPI.ERRORS_RETURN)
         return duplicate
 
-    def isend(self, data: Bytes, destination: int, tag: int) -> Request:
+    def isend(self, data: Any, destination: int, tag: int) -> Request:
         """Start sending ``data``."""
         self.check()
         try:
@@ -206,7 +206,11 @@ class MPITransport:
             raise self.failure(error) from None
         return _Request(self, request, data)
 
-    def irecv(self, out: Bytes, source: int, tag: int) -> Request:
+    def receive(self, source: int, tag: int, most: int) -> Letter:
+        """Start receiving a message of at most ``most`` bytes."""
+        return self.irecv(np.empty(most, np.uint8), source, tag)
+
+    def irecv(self, out: Bytes, source: int, tag: int) -> _Request:
         """Start receiving into ``out``."""
         self.check()
         try:

@@ -17,7 +17,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ifog.errors import TransportError
-from ifog.transport.base import Bytes, Request
+from ifog.transport.base import Bytes, Letter, Request
 from ifog.transport.files import machine_name
 from ifog.transport.loans import Loan, Loans, Pool
 from ifog.transport.mail import SLOT_BYTES, Mail
@@ -87,7 +87,7 @@ class SharedTransport(MPITransport):
         self._mail = mail
         self._loans = Loans(mail, self._pool, {rank: row[0] for rank, row in near.items()})
 
-    def isend(self, data: Bytes, destination: int, tag: int) -> Request:
+    def isend(self, data: Any, destination: int, tag: int) -> Request:
         """Start sending ``data``."""
         mail = self._mail
         if mail is None or len(data) > SLOT_BYTES or destination not in mail.place:
@@ -95,13 +95,13 @@ class SharedTransport(MPITransport):
         self.check()
         return mail.send(data, destination, tag)
 
-    def irecv(self, out: Bytes, source: int, tag: int) -> Request:
-        """Start receiving into ``out``."""
+    def receive(self, source: int, tag: int, most: int) -> Letter:
+        """Start receiving a message of at most ``most`` bytes."""
         mail = self._mail
-        if mail is None or len(out) > SLOT_BYTES or source not in mail.place:
-            return super().irecv(out, source, tag)
+        if mail is None or most > SLOT_BYTES or source not in mail.place:
+            return super().receive(source, tag, most)
         self.check()
-        return mail.receive(out, source, tag)
+        return mail.receive(source, tag)
 
     def check(self) -> None:
         """Raise when any rank is known to have aborted."""
