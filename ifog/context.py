@@ -6,7 +6,6 @@ thread ranks in tests each have their own while notebooks and scripts never thin
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -14,13 +13,11 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 import networkx as nx
-import numpy as np
-import torch
 
 from ifog import topology as graphs
 from ifog.errors import ArgumentError, NotInitializedError, ParticipationError
-from ifog.exchange import Arrivals, Parcel, exchange, tag_of, wire
-from ifog.handle import Handle, Progress
+from ifog.handle import Progress
+from ifog.healing import Healing
 from ifog.layout import Layout, arranged
 from ifog.numbers import rank_ranges
 from ifog.survival import surviving_share
@@ -30,6 +27,7 @@ from ifog.watching import Watcher
 from ifog.weights import Weights, of_rank
 
 if TYPE_CHECKING:
+    from ifog.plans import Plan
     from ifog.recorder import Timeline
     from ifog.windows import Window
 
@@ -62,8 +60,10 @@ class Context:
         self.before: Callable[[str], None] | None = None  # called as each operation starts
         self.cell = 0  # 0: between cells
         self.healed = 0
+        self.healing = Healing(self)
         self.on_failure: Literal["stop", "heal"] = "stop"
         self._seq = 0
+        self._present: tuple[Any, Any, frozenset[int]] = (None, None, frozenset())
         self._clear_cell()
         self._between = self.unnamed
         self.install(graphs.exponential(transport.size), weighted=False)
@@ -93,6 +93,7 @@ class Context:
             ArgumentError: the graph does not fit this world.
         """
         graphs.check(graph, self.size)
+        self.static_plan: Plan | None = None  # made when first asked for
         self.declared, self.weighted = graph, weighted
         self.survival = surviving_share(graph, weighted, self.alive)
         self.graph = graph if self.survival is None else self.survival.graph
@@ -152,7 +153,7 @@ class Context:
         self.emit(CellEnd(self.rank, now(), self.cell, status, *counts, error))
         # What all ranks do between cells must match also where some of them left out a cell.
         self.cell, self.unnamed = 0, self._between
-        self.participants = self.alive
+        self.participants, self.healing.left = self.alive, {}
 
     def attach(self, sink: Sink) -> None:
         """Send the events to ``sink`` too."""
@@ -194,6 +195,11 @@ class Context:
             ArgumentError: a peer is no rank of this world.
             ParticipationError: a peer is dead or not in this cell.
         """
+        if self._present[:2] != (self.alive, self.participants):
+            present = frozenset(self.alive).intersection(self.participants)
+            self._present = self.alive, self.participants, present
+        if self._present[2].issuperset(peers):
+            return
         for peer in peers:
             if not 0 <= peer < self.size:
                 raise ArgumentError(
@@ -232,35 +238,7 @@ class Context:
         Without the ranks that died, which all that live agree on, the graph is thinned out by
         ``surviving``, machines count who is left, and windows are gone.
         """
-        stopped = NotInitializedError("the operation was under way when its cell was stopped")
-        self.progress.fail_all(stopped)
-        self.in_flight.clear()
-        for window in self.windows.values():
-            window.let_go()
-        handle: Handle[None] = Handle(self.progress, "heal", "", self.healed)
-        handle.begin(self.transport.meet())
-        handle.wait()
-        before = self.alive
-        self.transport.heal()
-        # The ranks stopped at different points: those further on must not stay ahead in counting.
-        self.unnamed.clear()
-        self.healed += 1
-        if self.alive != before:
-            self.adapt()
-        self._drop_partial_windows()
-
-    def _drop_partial_windows(self) -> None:
-        """Let go of windows that not every rank has: the cell failed while they came or went."""
-        names = np.frombuffer(json.dumps(sorted(self.windows)).encode(), np.uint8)
-        parcel = Parcel(torch.empty(names.size, dtype=torch.uint8, device="cpu"), names)
-        others = [rank for rank in self.alive if rank != self.rank]
-        handle: Handle[Arrivals] = Handle(self.progress, "heal", "windows", self.healed)
-        tag = tag_of(f"{self.healed}.windows")
-        handle.begin(exchange(self.transport, tag, dict.fromkeys(others, parcel), others))
-        for other in handle.wait().parcels.values():
-            there = json.loads(wire(other.like).tobytes())
-            for name in set(self.windows).difference(there):
-                self.windows[name].abandon()
+        self.healing.heal()
 
     def adapt(self) -> None:
         """Fit everything that depends on who lives to the ranks that do."""
