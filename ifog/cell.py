@@ -280,6 +280,12 @@ class Cell:
             self.lose(rank, "NoAnswer", f"{what} and could not be stopped; run %bf restart")
         self._control.nudge()
 
+    def left(self) -> dict[int, str]:
+        """The ranks that are through, and why, while the cell has failed on any."""
+        with self._lock:
+            ends = dict(self._ends) if self.troubled() else {}
+        return {rank: str((end.error or {}).get("ename", "finished")) for rank, end in ends.items()}
+
     def troubled(self) -> bool:
         """Whether the communicator has to be healed after this cell."""
         bad_end = any(end.status != "ok" for end in self._ends.values())

@@ -174,6 +174,9 @@ class Engine:
             event = self._waiting()
             answer["event"] = None if event is None else encode(event)
             answer["rounds"] = self.context.round
+        elif what == "left" and self.cell == content["cell"]:
+            self.context.healing.left = {int(r): why for r, why in content["left"].items()}
+            answer["healing"] = self.context.healing.phase
         elif what == "keep":
             answer["refused"] = self.keep(content["folder"])
         elif what == "world":

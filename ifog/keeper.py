@@ -192,6 +192,8 @@ class Keeper:
             self._account(cell, rank)
         if cell.step():
             self._settle(cell)
+        else:
+            self._rescue.attend(self.line, cell.seq, cell.left(), cell.missing())
 
     def _break_off(self, cell: Cell, error: Exception) -> None:
         with self._lists:

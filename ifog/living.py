@@ -59,6 +59,7 @@ def heal(step: int = 0) -> int:
 
     Raises:
         ParticipationError: a living rank does not take part in this cell.
+        PeerFailedError: a living rank has left this cell.
     """
     context = current()
     absent = set(context.alive) - set(context.participants)
@@ -71,9 +72,11 @@ def heal(step: int = 0) -> int:
     while True:
         try:
             context.heal()
+            context.healing.require_no_deserter(context.alive)
             return int(allgather(mine).min())
         except PeerFailedError:
-            continue  # one more died meanwhile; if it was anything else, not all will come
+            context.healing.require_no_deserter(context.alive)
+            continue  # one more died meanwhile
 
 
 def on_failure(action: Literal["stop", "heal"]) -> None:

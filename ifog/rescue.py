@@ -24,6 +24,7 @@ _ANSWER_TIMEOUT = 2.0
 _DEATH_TIMEOUT = 5.0
 _NEWS = 1.0  # seconds that the news of a death may take
 _PAUSE = 0.05
+_TELL_EVERY = 0.5
 
 
 def _silence(line: Line, away: Iterable[int]) -> list[int]:
@@ -60,6 +61,9 @@ class Rescue:
         self.wounded = False
         self._futures: dict[int, Any] = {}
         self._noticed: set[int] = set()  # deaths after which the ranks were asked what follows
+        self._told: Mapping[int, Any] = {}
+        self._tell_at = 0.0
+        self._inside: set[int] = set()
 
     def heal(self, line: Line, timeout: float) -> ClusterError | None:
         """Make operations possible again on all living ranks; returns what prevented it."""
@@ -73,10 +77,14 @@ class Rescue:
         return None
 
     def _healed(self, line: Line, timeout: float) -> dict[int, Any]:
-        # Ranks that answered an earlier, unfinished healing still wait inside it.
         futures = self._futures
-        if not futures:
-            futures |= {rank: line.apply(rank, "request", "heal") for rank in line.living}
+        limit = time.monotonic() + _NEWS
+        for rank, future in list(futures.items()):
+            if future.wait(max(0.0, limit - time.monotonic())):
+                del futures[rank]
+        # Ranks that were asked earlier and have not answered still wait inside of it.
+        asked = [rank for rank in line.living if rank not in futures]
+        futures |= {rank: line.apply(rank, "request", "heal") for rank in asked}
         while True:
             for rank in set(futures) & set(line.dead):
                 del futures[rank]
@@ -129,6 +137,33 @@ class Rescue:
         told.append(str(answers[living[0]]["graph"]) or "all ranks live and can go on")
         return "; ".join(told)
 
+    def attend(
+        self, line: Line, seq: int, left: Mapping[int, str], missing: Collection[int]
+    ) -> None:
+        """Help ranks that heal within a cell that others have left; does not block.
+
+        Nobody can leave MPI's own agreement about who lives before all are there. So those who had
+        said that they come are made to, and then all come to know who left.
+
+        Args:
+            line: to the ranks.
+            seq: the number of the cell.
+            left: who has left it, and why.
+            missing: who has not.
+        """
+        moment = time.monotonic()
+        if not left or not missing or moment < self._tell_at:
+            return
+        self._tell_at = moment + _TELL_EVERY
+        inside = {rank for rank, future in self._told.items() if _agrees(future)} & set(missing)
+        if inside & self._inside:
+            self.wounded = True
+            late = (set(left) & set(line.living)) - self._futures.keys()
+            self._futures |= {rank: line.apply(rank, "request", "heal") for rank in late}
+        self._inside = inside
+        living = set(missing) & set(line.living)
+        self._told = {rank: line.control(rank, "left", cell=seq, left=left) for rank in living}
+
     def look_after(self, line: Line, timeout: float) -> None:
         """Go on without ranks that died, if the cells said so; they are asked once a death."""
         self._noticed &= set(line.dead)
@@ -141,6 +176,10 @@ class Rescue:
                 self.go_on(line, (), timeout)
             except ClusterError:
                 self.wounded = True  # whoever runs the next cell is told
+
+
+def _agrees(future: Any) -> bool:
+    return bool(future.done() and future.result()["content"].get("healing") == "agreeing")
 
 
 def _more_died(line: Line, known: Collection[int]) -> bool:

@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("telemetry", "errors", "manifest", "numbers", "quantities"),
+    ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
     ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
     ("exchange", "kernels", "packing", "problems"),
-    ("context", "plans", "watching"),
+    ("context", "healing", "plans", "watching"),
     ("deadlines", "edges", "operation", "recorder"),
     ("ops", "neighbors", "neighborhood", "living"),
     ("buffers", "window_arguments"),

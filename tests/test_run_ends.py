@@ -103,8 +103,10 @@ def test_a_request_to_end_says_where_each_rank_was(start):
     program.process.send_signal(signal.SIGTERM)
     status, _, err = program.finish()
     assert status == 128 + signal.SIGTERM
-    places = re.findall(r"rank (\d) was ended by SIGTERM at .*program.py:(\d)\n", err)
-    assert sorted(places) == [("0", "8"), ("1", "7")]
+    places = dict(re.findall(r"rank (\d) was ended by SIGTERM at .*program.py:(\d)\n", err))
+    # What was printed can be read before the rank that printed it goes on.
+    assert places["0"] in "568"
+    assert places["1"] in "567"
 
 
 def test_a_rank_that_leaves_without_a_word_is_named(start):
