@@ -22,6 +22,7 @@ from ifog.windows import Window
 
 __all__ = ["WindowMixer", "push_sum_mixer", "window_mixer"]
 
+_LEAST_TO_SEND = 0.5
 Weights = Mapping[int, float] | Iterable[int] | None
 
 
@@ -183,7 +184,9 @@ def push_sum_mixer(
         (u_i, p_i) <- (u_i, p_i) + sum_j B_i[j];  B_i[j] <- 0;  y_i = z_i = u_i / p_i
 
     Sums of u and of p, over ranks and buffers, never change by mixing. A gradient step from z_i
-    thus moves u_i by as much: stochastic gradient push.
+    thus moves u_i by as much: stochastic gradient push. A rank that is ahead of those that send to
+    it would give away nearly all its weight, and each of its steps would move z_i by 1/p_i as
+    much; so a rank with p_i < 1/2 sends nothing in that round, and p_i >= a_ii / 2 always.
 
     Args:
         name: of the window; two mixers need two names.
@@ -199,6 +202,8 @@ def push_sum_mixer(
         if side.last is not None:
             window.tensor.add_(x.detach().cpu() - side.last)
         own, shares = weights() or _even()
+        if window.p < _LEAST_TO_SEND:
+            own, shares = 1.0, {}
         with _carrying_p():
             return window.accumulate(window.tensor, self_weight=own, dst_weights=shares)
 

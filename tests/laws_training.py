@@ -259,14 +259,16 @@ def law_nobody_waits_for_a_slow_rank_in_asynchronous_training():
     for make in (ifog.push_sum_mixer, ifog.window_mixer):
         problem = Problem()
         with make(name="slow") as mix:
-            optimizer = ifog.DecentralizedOptimizer(sgd(problem.tensors), mix)
+            gently = torch.optim.SGD(problem.tensors, lr=LR / 10)
+            optimizer = ifog.DecentralizedOptimizer(gently, mix)
             problem.train(optimizer, 1)  # makes the window, together
             if ifog.rank() == 0:
                 ifog.barrier()  # which the others reach after their last step
             problem.train(optimizer, 20)
             if ifog.rank() > 0:
                 ifog.barrier()
-            assert bool(problem.flat().isfinite().all())
+            # The optimum is within 4; who ran ahead alone has not lost its weight, and not the way.
+            assert float(problem.flat().detach().abs().max()) < 20
 
 
 def law_a_gradient_that_one_rank_lacks_is_zero_and_one_that_all_lack_stays_none():
