@@ -61,7 +61,6 @@ def replaced(
     Raises:
         IfogError: neither way worked.
     """
-    begun = time.monotonic()
     try:
         heal()
         sources = _givers(line, line.dead)
@@ -78,7 +77,7 @@ def replaced(
         tell(f"not in place ({why}): starting all ranks afresh around the variables")
         line, how = around(line, sources, names, connect)
         told = f"not in place ({why}): {how}"
-    return line, f"{told}; {time.monotonic() - begun:.1f} s"
+    return line, told
 
 
 def _givers(line: Line, dead: Iterable[int]) -> dict[int, int]:
@@ -199,7 +198,7 @@ def _given(sources: Mapping[int, int], names: Sequence[str], refused: Mapping[st
     new, has = named(sources), "has" if len(sources) == 1 else "have"
     if given := [name for name in names if name not in refused]:
         pairs = ", ".join(f"rank {rank} from rank {source}" for rank, source in sources.items())
-        parts.append(f"{', '.join(given)}: {pairs}, which {has} no other variables")
+        parts.append(f"{', '.join(given)}: {pairs}; {new} {has} no other variables")
     elif not names:
         parts.append(f"{new} without variables (--state model,opt takes a neighbour's)")
     parts += [f"{name} could not be brought ({why})" for name, why in sorted(refused.items())]

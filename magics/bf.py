@@ -24,7 +24,7 @@ def _briefly() -> Iterator[None]:
     try:
         yield
     except (IfogError, KeyboardInterrupt) as error:
-        lines = [f"\x1b[31m{type(error).__name__}\x1b[0m: {error}"]
+        lines = [f"\x1b[1m{type(error).__name__}\x1b[0m: {error}"]
         vars(error).setdefault("_render_traceback_", lambda: lines)
         raise
 

@@ -62,7 +62,7 @@ def report_of(outcome: Stopped) -> Report | None:
     asked = outcome.status in ("interrupted", "timeout")
     if outcome.status == "ok" or (outcome.why is None and not asked):
         return None
-    own = {rank: error for rank, error in outcome.errors.items() if error.peer is None}
+    own = {r: e for r, e in outcome.errors.items() if e.peer is None and not _in_table(e, outcome)}
     found = [] if outcome.status == "timeout" else failures(own)
     return Report(
         headline=_headline(outcome),
@@ -71,6 +71,11 @@ def report_of(outcome: Stopped) -> Report | None:
         failures=tuple(found),
         trouble=outcome.status != "interrupted",
     )
+
+
+def _in_table(error: Any, outcome: Stopped) -> bool:
+    """Whether the rows say all that the error does: a death has no traceback."""
+    return outcome.why is not None and error.ename == "RankDied" and " died" in error.evalue
 
 
 def _headline(outcome: Stopped) -> str:

@@ -185,6 +185,6 @@ def _exception(result: CellResult) -> BaseException | None:
         told += [message(result.errors)] if result.status != "stalled" else []
         kind = DeadlineError if result.status == "timeout" else CellError
         error = kind("\n".join(filter(None, told)))
-    line = f"\x1b[31m{type(error).__name__}\x1b[0m, told above"
+    line = f"\x1b[1m{type(error).__name__}\x1b[0m, told above"
     vars(error)["_render_traceback_"] = lambda: [line]
     return error

@@ -70,6 +70,7 @@ def test_a_dead_rank_is_named_with_the_ways_out():
     text = report_text(report_of(Result((0, 1), status="error", errors=errors, why=why)))
     assert text.startswith("Stopped: the process of rank 1 is gone (signal 9); 1 rank was waiting")
     assert "The variables of all but rank 1 are intact: go on without with %bf heal" in text
+    assert "RankDied" not in text
 
 
 @pytest.mark.parametrize("n", [2, 8, 64, 256])
