@@ -2,7 +2,8 @@
 
 What must hold: every call returns in its time (nothing hangs), every result between the faults is
 the one that the graph says (nothing is wrong), and of every cluster that was stopped nothing is
-left (nothing leaks). Numbers are compared with NumPy, which knows nothing of ranks.
+left, in this process neither (nothing leaks). Numbers are compared with NumPy, which knows nothing
+of ranks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ifog import topology, watchdog, weights
+from ifog import residue, topology, watchdog, weights
 from ifog.cluster import Cluster
 from ifog.errors import ClusterError, IfogError
 from ifog.mischief import FAULTS, Scene
@@ -128,6 +129,7 @@ class _Run:
         self._longest = (0.0, "start")
         self._fault = "start"
         self._graph = "exponential"
+        self._open = residue.descriptors()
 
     def play(self, seconds: float) -> ChaosReport:
         begun = time.monotonic()
@@ -240,6 +242,8 @@ class _Run:
             self._leaked.append(f"{self._fault}: stop failed: {error}")
         left = [f"process {p.pid}" for p in watchdog.carriers(footprint.token)]
         left += [str(p) for p in (footprint.home, footprint.memory) if p.exists()]
+        if not self._hung:  # else a thread still uses what it has open
+            left += residue.left_open(self._open)
         self._leaked += [f"{self._fault}: {what}" for what in left]
 
     def _recover(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import ifog
-from ifog import mischief, sabotage
+from ifog import mischief, residue, sabotage
 from ifog.chaos import ChaosReport
 from ifog.context import current
 from ifog.errors import ArgumentError, ClusterError, IfogError, PeerFailedError
@@ -110,6 +111,18 @@ def test_windows_that_only_some_ranks_have_are_gone_after_healing(n):
         return left
 
     assert run_ranks(n, work) == [["part", "whole"] if n == 1 else ["whole"]] * n
+
+
+def test_what_stays_open_is_counted_by_kind(tmp_path):
+    before = residue.descriptors()
+    assert residue.left_open(before) == []
+    here, there = socket.socketpair()
+    with here, there, (tmp_path / "file").open("w"):
+        assert residue.left_open(before) == [
+            f"1 open in the client: {tmp_path / 'file'}",
+            "2 open in the client: socket",
+        ]
+    assert residue.left_open(before) == []
 
 
 def report(**changes):
