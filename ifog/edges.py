@@ -76,15 +76,20 @@ def compare(
         )
 
 
-def require_same_form(op: str, rank: int, parcels: Mapping[int, Parcel]) -> None:
-    """Check that tensors came, and not the plans of ranks that name their own edges.
+def require_same_form(op: str, rank: int, parcels: Mapping[int, Parcel], form: int = 0) -> None:
+    """Check that tensors of this ``form`` came, and not the plans of ranks that name their edges.
 
     Raises:
-        MismatchError: a plan came, while this rank named no edges.
+        MismatchError: a plan came, while this rank named no edges, or another list of tensors.
     """
     for source, parcel in parcels.items():
         if parcel.root == _PLAN:
             raise _other_form(op, rank, source)
+        if parcel.root != form:
+            raise MismatchError(
+                f"{op}: ranks {rank} and {source} passed different lists of tensors; pass the "
+                "same shapes and dtypes in the same order on every rank"
+            )
 
 
 def _other_form(op: str, static: int, dynamic: int) -> MismatchError:

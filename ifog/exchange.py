@@ -8,6 +8,7 @@ inside the header's message; large ones are lent where the receiver can read the
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,17 @@ from ifog.handle import Handle, Moving, Operation
 from ifog.telemetry import now
 from ifog.transport.base import Bytes, Loan, Request, Transport
 
-__all__ = ["Arrivals", "Parcel", "exchange", "returned", "room_for", "same", "tag_of", "wire"]
+__all__ = [
+    "Arrivals",
+    "Parcel",
+    "exchange",
+    "returned",
+    "room",
+    "room_for",
+    "same",
+    "tag_of",
+    "wire",
+]
 
 DTYPES = (
     torch.uint8,
@@ -97,11 +108,15 @@ def wire(x: torch.Tensor) -> Bytes:
 
 def room_for(transport: Transport, x: torch.Tensor) -> torch.Tensor:
     """A tensor like ``x`` for a result, where it can be lent later if it is large; not filled."""
-    nbytes = x.nbytes
-    room = transport.room(nbytes) if nbytes > _ROOMY else None
-    if room is None:
-        return torch.empty_like(x)
-    return torch.from_numpy(room).view(x.dtype).view(x.shape)
+    return torch.empty_like(x) if x.nbytes <= _ROOMY else room(transport, x.shape, x.dtype)
+
+
+def room(transport: Transport, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor that can be lent without a copy, if there is memory for it; not filled."""
+    memory = transport.room(math.prod(shape) * dtype.itemsize)
+    if memory is None:
+        return torch.empty(tuple(shape), dtype=dtype, device="cpu")
+    return torch.from_numpy(memory).view(dtype).view(tuple(shape))
 
 
 def tag_of(key: str) -> int:

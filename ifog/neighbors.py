@@ -6,10 +6,12 @@ The graph is the one in use, or, in the dynamic forms, whatever edges the call i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import networkx as nx
 import torch
 
+from ifog.bundles import bundled, form, unbundled
 from ifog.context import Context, current
 from ifog.edges import compare, require_same_form
 from ifog.errors import ArgumentError
@@ -30,9 +32,11 @@ __all__ = [
     "watched",
 ]
 
+X = TypeVar("X", torch.Tensor, list[torch.Tensor])
+
 
 def neighbor_allreduce(
-    tensor: torch.Tensor,
+    tensor: X,
     *,
     self_weight: float | None = None,
     src_weights: Mapping[int, float] | None = None,
@@ -40,7 +44,7 @@ def neighbor_allreduce(
     topology: nx.DiGraph | None = None,
     enable_topo_check: bool = True,
     name: str | None = None,
-) -> torch.Tensor:
+) -> X:
     """The weighted average of a tensor over this rank and its in-neighbours.
 
     With s the own weight, a_j the weight for what comes from j and b_j the factor with which j
@@ -57,7 +61,8 @@ def neighbor_allreduce(
     the graph must call it. A named tensor is watched: ``name`` is what the live views show.
 
     Args:
-        tensor: [...] floating point; not changed.
+        tensor: [...] floating point; not changed. A list of tensors travels as one, which is much
+            faster than many small ones; pass the same shapes in the same order on every rank.
         self_weight: s.
         src_weights: {j: a_j}; in the static form only in-neighbours, those left out count 0.
         dst_weights: ranks to send to, or {rank: factor}.
@@ -66,7 +71,8 @@ def neighbor_allreduce(
         name: matches the call across ranks whatever the order in which they make it.
 
     Returns:
-        [...] a new tensor of the same shape, dtype and device.
+        [...] a new tensor of the same shape, dtype and device; of a list, a list of these, which
+        share memory with one another but with nothing else.
 
     Raises:
         ArgumentError: the weights cannot be used.
@@ -94,7 +100,7 @@ def neighbor_allreduce(
 
 
 def neighbor_allreduce_nonblocking(
-    tensor: torch.Tensor,
+    tensor: X,
     *,
     self_weight: float | None = None,
     src_weights: Mapping[int, float] | None = None,
@@ -102,12 +108,17 @@ def neighbor_allreduce_nonblocking(
     topology: nx.DiGraph | None = None,
     enable_topo_check: bool = True,
     name: str | None = None,
-) -> Handle[torch.Tensor]:
+) -> Handle[X]:
     """Start ``neighbor_allreduce``; the tensor must not change until the handle is done."""
     op = "neighbor_allreduce"
     context = current()
-    x = floating(tensor, op)
-    plan = mixing_plan(
+    given: Any = tensor
+    several = isinstance(given, list | tuple)
+    tensors = list(given) if several else [given]
+    xs = [floating(x, op) for x in tensors]
+    if not xs:
+        raise ArgumentError(f"{op} got an empty list; pass at least one tensor")
+    plan: Plan = mixing_plan(
         context,
         self_weight=self_weight,
         src_weights=src_weights,
@@ -121,12 +132,28 @@ def neighbor_allreduce_nonblocking(
         if checked:
             everyone = dict(zip(context.participants, context.participants, strict=True))
             yield from compare(context, tag, op, src=plan.src, dst=plan.dst, places=everyone)
-        return (yield from mix(context, tag, op, x, plan))
+        if several:
+            return (yield from _mix_list(context, tag, op, plan, (tensors, xs)))
+        return (yield from mix(context, tag, op, xs[0], plan))
 
-    return launch(op, name, (*plan.src, *plan.dst), watched(op, name, tensor, x, body))
+    shown = body if several else watched(op, name, given, xs[0], body)
+    return launch(op, name, (*plan.src, *plan.dst), shown)
 
 
-def floating(tensor: torch.Tensor, op: str) -> torch.Tensor:
+def _mix_list(
+    context: Context, tag: int, op: str, plan: Plan, what: tuple[list[torch.Tensor], ...]
+) -> Operation[Outcome]:
+    """``mix`` of many tensors, as given and in host memory: one round for each dtype of them."""
+    tensors, xs = what
+    kind, bundles, outcomes = form(xs), bundled(xs, context.transport), []
+    for bundle in bundles:
+        outcomes.append((yield from mix(context, tag, op, bundle.flat, plan, kind=kind)))
+    result = unbundled(bundles, [outcome.result for outcome in outcomes], tensors)
+    nbytes = sum(outcome.nbytes for outcome in outcomes)
+    return outcomes[-1]._replace(result=result, nbytes=nbytes)
+
+
+def floating(tensor: Any, op: str) -> torch.Tensor:
     """What ``host`` gives of a tensor that can be averaged.
 
     Raises:
@@ -157,10 +184,12 @@ def watched(op: str, name: str | None, tensor: torch.Tensor, x: torch.Tensor, bo
     return watching
 
 
-def mix(context: Context, tag: int, op: str, x: torch.Tensor, plan: Plan) -> Operation[Outcome]:
-    """One round of the weighted average: send, receive, combine."""
+def mix(
+    context: Context, tag: int, op: str, x: torch.Tensor, plan: Plan, *, kind: int = 0
+) -> Operation[Outcome]:
+    """One round of the weighted average: send, receive, combine; ``kind`` says of what."""
     payload = wire(x)
-    parcel = Parcel(x, payload)
+    parcel = Parcel(x, payload, root=kind)
     outgoing = {
         dst: parcel if factor == 1.0 else parcel._replace(weight=factor)
         for dst, factor in plan.dst.items()
@@ -168,7 +197,7 @@ def mix(context: Context, tag: int, op: str, x: torch.Tensor, plan: Plan) -> Ope
     transport = context.transport
     arrivals = yield from exchange(transport, tag, outgoing, tuple(plan.src), borrow=True)
     try:
-        require_same_form(op, context.rank, arrivals.parcels)
+        require_same_form(op, context.rank, arrivals.parcels, kind)
         same(op, context.rank, parcel, arrivals.parcels)
         result, weights = combine(x, plan, arrivals.parcels, room_for(transport, x))
     finally:

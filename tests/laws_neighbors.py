@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from spmd import GRAPHS, dense, mixed, near, stack
+from spmd import GRAPHS, dense, mixed, near, raises, stack
 
 import ifog
+from ifog import errors
 from ifog.context import current
 
 
@@ -24,6 +25,48 @@ def law_static_weighted_average_is_w_at_x():
         ifog.set_topology(label, is_weighted=True)
         expected = mixed(dense(ifog.load_topology(), weighted=True), stack())
         assert near(ifog.neighbor_allreduce(stack()[r]), expected[r])
+
+
+def law_a_list_of_tensors_is_averaged_as_each_of_them_is():
+    ifog.set_topology("ring")
+    r, n = ifog.rank(), ifog.size()
+    w = dense(ifog.load_topology(), weighted=False)
+    shapes = [((3,), torch.float32), ((), torch.float64), ((0, 2), torch.float32)]
+    shapes += [((70, 70), torch.float64), ((2, 3), torch.bfloat16)]
+    lists = [
+        [torch.full(shape, 10.0 * j + k, dtype=dtype) for k, (shape, dtype) in enumerate(shapes)]
+        for j in range(n)
+    ]
+    got = ifog.neighbor_allreduce(lists[r])
+    for k, (result, (shape, dtype)) in enumerate(zip(got, shapes, strict=True)):
+        expected = sum(w[r, j] * (10.0 * j + k) for j in range(n))
+        assert (tuple(result.shape), result.dtype) == (shape, dtype)
+        tolerance = 0.25 if dtype is torch.bfloat16 else 1e-5
+        assert bool(((result.double() - expected).abs() <= tolerance).all())
+
+
+def law_a_list_can_travel_over_the_edges_named_and_by_a_handle():
+    r, n = ifog.rank(), ifog.size()
+    edges = {"self_weight": 0.25, "src_weights": {(r - 1) % n: 0.75}, "dst_weights": [(r + 1) % n]}
+    handle = ifog.neighbor_allreduce_nonblocking(
+        [torch.full((2,), float(r)), torch.tensor(2.0 * r)], **(edges if n > 1 else {})
+    )
+    first, second = handle.wait()
+    expected = 0.25 * r + 0.75 * ((r - 1) % n) if n > 1 else float(r)
+    assert first.tolist() == [expected, expected]
+    assert second.item() == 2 * expected
+
+
+def law_different_lists_are_refused_on_every_rank():
+    if ifog.size() != 2:
+        return
+    shapes = [(2, 3), (4,)] if ifog.rank() == 0 else [(3, 2), (4,)]
+    xs = [torch.zeros(shape) for shape in shapes]
+    raises(errors.MismatchError, lambda: ifog.neighbor_allreduce(xs), "different lists of tensors")
+
+
+def law_an_empty_list_is_refused():
+    raises(errors.ArgumentError, lambda: ifog.neighbor_allreduce([]), "empty list")
 
 
 def law_directed_graph_sends_along_its_edges():

@@ -150,7 +150,7 @@ def law_bad_arguments_are_refused_before_anything_is_sent():
     raises(bad, lambda: mix(x, self_weight=1.0, src_weights={}, dst_weights=dst), "self_weight")
     raises(bad, lambda: mix(x, self_weight=1.0, src_weights={}, dst_weights=[1, 1]), "twice")
     raises(bad, lambda: mix(torch.ones(2, dtype=torch.int64)), "float")
-    raises(bad, lambda: mix([1.0, 2.0]), "torch tensor", "list")
+    raises(bad, lambda: mix([1.0, 2.0]), "torch tensor", "float")
     raises(bad, lambda: ifog.allreduce(torch.ones(2, dtype=torch.int64)), "average=False")
     raises(bad, lambda: ifog.broadcast(x, n), f"rank {n}", f"0..{n - 1}")
     raises(bad, lambda: ifog.neighbor_allgather(x, src_ranks=[]), "dst_ranks")
