@@ -27,6 +27,19 @@ __all__ = ["FAULTS", "Scene"]
 _TIMEOUT = 4.0
 _ENDED = frozenset({"error", "interrupted", "stalled", "timeout"})
 _WELL = frozenset({"ok"})
+_HEAL = """
+import os
+from ifog.errors import PeerFailedError
+x, k = torch.full((3,), float(bf.rank())), 0
+while True:
+    if k == 20 and bf.rank() == {victim}:
+        os._exit(1)
+    try:
+        x = bf.neighbor_allreduce(x, name="x")
+        k += 1
+    except PeerFailedError:
+        k = bf.heal(k)
+"""
 _LOOP = "x = torch.full((3,), float(bf.rank()))\nwhile True: x = bf.neighbor_allreduce(x)"
 
 
@@ -121,6 +134,18 @@ def _freeze(scene: Scene) -> str:
         os.kill(pid, signal.SIGCONT)
 
     return _while_looping(scene, freeze, _ENDED)
+
+
+def _healing(scene: Scene) -> str:
+    """Call some ranks away while all heal within the cell after a death, then all."""
+    chance = scene.chance
+    cell = scene.cluster.submit(_HEAL.format(victim=chance.choice(scene.living)))
+    pause = threading.Event()
+    pause.wait(chance.uniform(0.0, 0.5))
+    cell.interrupt(chance.sample(scene.living, chance.randint(1, len(scene.living))))
+    pause.wait(chance.uniform(0.0, 2.0))
+    cell.interrupt()
+    return _judged(cell.wait(_TIMEOUT), _ENDED)
 
 
 def _noise(scene: Scene) -> list[list[bytes]]:
@@ -263,5 +288,6 @@ FAULTS: Mapping[str, tuple[int, Fault]] = {
     "kill": (3, _signal(signal.SIGKILL)),
     "stopped for good": (1, _signal(signal.SIGSTOP)),
     "exit at once": (1, _cell("import os\nif bf.rank() == V: os._exit(1)\nbf.barrier()", _ENDED)),
+    "called away from healing": (2, _healing),
     "controller killed": (1, _controller),
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ifog.numbers import named
+
 __all__ = ["WAYS_OUT", "ClusterStatus", "RankStatus"]
 
 WAYS_OUT = "go on without with %bf heal, replace with %bf respawn, or begin afresh: %bf restart"
@@ -50,4 +52,7 @@ class ClusterStatus:
         if self.forged:
             plural = "" if self.forged == 1 else "s"
             lines.append(f"{self.forged} forged message{plural} dropped")
+        dead = [row.rank for row in self.rows if row.state == "dead"]
+        if dead and not self.trouble:
+            lines.append(f"the others go on without {named(dead)}; %bf respawn has all ranks again")
         return "\n".join([*lines, self.trouble] if self.trouble else lines)

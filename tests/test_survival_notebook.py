@@ -88,6 +88,8 @@ def test_the_living_go_on_after_heal_with_the_mean_of_theirs(notebook, tmp_path:
     error, _ = notebook.failed("%%bf\n1")
     assert (error.ename, "%bf heal" in error.evalue) == ("ClusterError", True)
     assert "rank 1 left out, ranks 0,2-3 go on" in notebook.run("%bf heal")
+    status = notebook.run("%bf status")
+    assert "the others go on without rank 1; %bf respawn has all ranks again" in status
     assert "done 3 of 4 ranks" in plain(notebook.run(CONSENSUS))
     mean = round((0 + 2 + 3) / 3, 9)
     assert values(notebook, "y") == {rank: [mean] * 3 for rank in (0, 2, 3)}
