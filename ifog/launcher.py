@@ -39,10 +39,12 @@ __all__ = ["Job", "MPIRankLauncher"]
 _CONTROLLER = (
     # An engine counts as registered at its first heartbeat, so a short period saves start time.
     "--HeartMonitor.period=200",
-    # Deaths are noticed by process id; a slow machine must not look like one.
-    "--HeartMonitor.max_heartmonitor_misses=600",
     "--IPController.use_threads=True",
 )
+# On one machine deaths are noticed by process id; a slow machine must not look like one. Of another
+# host nothing is heard when its link is cut; MPI gives its ranks up after 15 seconds, this later.
+_MISSES = "--HeartMonitor.max_heartmonitor_misses={}"
+_MISSES_HERE, _MISSES_THERE = 600, 150
 _ENGINE = ("--IPEngine.timeout=60",)
 # On one machine signals and deaths go without ipyparallel's nanny, one more process a rank.
 _ALONE = ("--IPEngine.enable_nanny=False",)
@@ -128,6 +130,7 @@ class Job:
             (self._home / name).mkdir()
         (self._home / "profile" / "ipcontroller_config.py").write_text(_keys(foreign=self._foreign))
         several = self._hosts is not None
+        misses = _MISSES_THERE if several else _MISSES_HERE
         reachable = (
             {} if self._hosts is None else {"controller_ip": address_in(self._hosts.network)}
         )
@@ -142,7 +145,7 @@ class Job:
             shutdown_atexit=False,
             # On this machine ranks start beside the controller and look for its address themselves.
             send_engines_connection_env=several,
-            controller_args=list(_CONTROLLER),
+            controller_args=[*_CONTROLLER, _MISSES.format(misses)],
             **reachable,
         )
         environment = {

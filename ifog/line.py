@@ -69,7 +69,7 @@ class Line:
         self._client = client
         self._events = events
         self._vitals: dict[int, Vitals] = {}
-        self._distant: set[int] = set()  # on other machines: the controller hears of their deaths
+        self._distant: dict[int, bytes] = {}  # ranks on other hosts; the controller sees them die
         self._looked = 0.0
         self._looking = threading.Lock()
 
@@ -123,7 +123,7 @@ class Line:
             if about["host"] == platform.node():
                 self._vitals[rank] = Vitals(about["pid"], self._job.words)
             else:
-                self._distant.add(rank)
+                self._distant[rank] = self._ident(rank)
 
     def execute(self, cell: Cell, code: str) -> None:
         """Send the cell's code to its ranks."""
@@ -268,7 +268,7 @@ class Line:
                 self.stopped.setdefault(rank, moment)
             else:
                 self.stopped.pop(rank, None)
-        for rank in self._distant - self.dead.keys():
+        for rank in self._distant.keys() - self.dead.keys():
             if not self.registered(rank):
                 self._bury(rank, "")
         if self.broken or len(self.dead) == len(self.about):
@@ -323,10 +323,12 @@ class Line:
         )
 
     def _ident(self, rank: int) -> bytes:
-        try:
-            return bytes(self._client._engines[rank].encode())
-        except KeyError:
-            raise ClusterError(f"rank {rank} cannot be reached any more; run %bf restart") from None
+        uuid = self._client._engines.get(rank)
+        if uuid is not None:
+            return bytes(uuid.encode())
+        if rank in self._distant:
+            return self._distant[rank]  # the next look finds it dead
+        raise ClusterError(f"rank {rank} cannot be reached any more; run %bf restart")
 
     def _listen(self, rank: int, cell: Cell | None, future: Any) -> None:
         future.iopub_callbacks.append(partial(self._take, rank, cell))

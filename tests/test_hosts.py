@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -325,6 +326,53 @@ def test_a_cluster_spans_hosts_and_survives_a_death_on_another(two_hosts, tmp_pa
     daemons = [p for p in watchdog.carriers(two_hosts.environment["IFOG_TOKEN"]) if is_daemon(p)]
     _, left = psutil.wait_procs(daemons, timeout=SECONDS)
     assert not left
+
+
+CUT = """
+import sys
+from ifog.cluster import Cluster
+
+with Cluster(hosts=sys.argv[1], network=sys.argv[2]) as cluster:
+    cell = cluster.submit("while True: bf.neighbor_allreduce(torch.ones(1))")
+    while "idle" in [row.state for row in cluster.status().rows]:
+        pass
+    print("running", flush=True)
+    sys.stdin.readline()
+    result = cell.wait(timeout=80)
+    assert result.status == "error", result
+    assert "rank 2" in result.errors[2].evalue and "host3" in result.errors[2].evalue, result
+    cluster.heal()
+    left = cluster.run("print(float(bf.allreduce(torch.ones(1), average=False)))", timeout=30)
+    assert [output.text for output in left.outputs] == ["2.0\\n"] * 2, left
+"""
+
+
+@on_hosts
+@pytest.mark.mpi
+@pytest.mark.timeout(2 * SECONDS)
+def test_a_cluster_goes_on_without_a_host_whose_link_is_cut(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(CUT)
+    with EmulatedHosts(3) as hosts:
+        cluster = subprocess.Popen(
+            [*hosts.on(), sys.executable, program, "host1,host2,host3", hosts.network],
+            env={**os.environ, **hosts.environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        clock = threading.Timer(SECONDS, cluster.kill)
+        clock.start()
+        try:
+            assert cluster.stdout.readline() == "running\n"
+            hosts.cut("host3")
+            _, err = cluster.communicate("\n", timeout=SECONDS)
+        finally:
+            clock.cancel()
+            cluster.kill()
+            cluster.wait()
+    assert cluster.returncode == 0, err
 
 
 def is_daemon(process):
