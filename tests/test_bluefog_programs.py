@@ -43,6 +43,7 @@ def run(program, n, folder):
         *(("operations.py", n) for n in (1, 3, 4)),
         *(("windows.py", n) for n in (1, 3, 4)),
         *(("hierarchical.py", n) for n in (4, 6)),
+        *(("training.py", n) for n in (1, 4)),
         ("examples.py", 4),
     ],
 )
