@@ -27,6 +27,22 @@ def law_static_weighted_average_is_w_at_x():
         assert near(ifog.neighbor_allreduce(stack()[r]), expected[r])
 
 
+def law_the_input_may_change_as_soon_as_the_result_is_there():
+    ifog.set_topology("ring")
+    r, w = ifog.rank(), dense(ifog.load_topology(), weighted=False)
+    for numel in (1, 3_000, 50_000):
+        x = torch.full((numel,), float(r), dtype=torch.float64)
+        expected = torch.arange(ifog.size(), dtype=torch.float64)
+        for _ in range(6):
+            y = ifog.neighbor_allreduce(x)
+            x.fill_(float("nan"))
+            x, expected = y, w @ expected
+            assert bool(((x - expected[r]).abs() < 1e-12).all())
+        total = ifog.allreduce(x, average=False)
+        x.fill_(float("nan"))
+        assert bool(((total - expected.sum()).abs() < 1e-9).all())
+
+
 def law_a_list_of_tensors_is_averaged_as_each_of_them_is():
     ifog.set_topology("ring")
     r, n = ifog.rank(), ifog.size()
