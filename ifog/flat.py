@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ifog.errors import ArgumentError
 
-__all__ = ["FlatParameters", "Layout"]
+__all__ = ["Bucket", "FlatParameters", "Layout"]
 
 _ALIGNMENT = 64  # bytes: each tensor begins where vector instructions and matrix kernels like it
 
@@ -84,6 +85,27 @@ class Layout:
             for x, (which, start) in zip(self.tensors, self._places, strict=True)
         ]
 
+    def buckets(self, nbytes: int) -> list[Bucket]:
+        """The tensors from last to first, in stretches that are just longer than ``nbytes``."""
+        found: list[Bucket] = []
+        for place in reversed(range(len(self.tensors))):
+            which, start = self._places[place]
+            stop = start + self.tensors[place].numel()
+            last = found[-1] if found else None
+            size = self.tensors[place].element_size()
+            if last and last.which == which and (last.stop - last.start) * size < nbytes:
+                found[-1] = Bucket((place, *last.places), which, start, last.stop)
+            else:
+                found.append(Bucket((place,), which, start, stop))
+        return found
+
+    def views_in(self, bucket: Bucket, stretch: Tensor) -> list[Tensor]:
+        """The part of a bucket's stretch that belongs to each of its tensors, in its shape."""
+        return [
+            stretch.narrow(0, self._places[place][1] - bucket.start, x.numel()).view(x.shape)
+            for place, x in ((place, self.tensors[place]) for place in bucket.places)
+        ]
+
     def gathered(self, values: Sequence[Tensor | None], *, extra: int = 0) -> list[Tensor]:
         """New flat tensors with these values, zeros where there is None.
 
@@ -101,6 +123,22 @@ class Layout:
             if value is not None:
                 view.copy_(value)
         return flats
+
+
+class Bucket(NamedTuple):
+    """Neighbouring tensors: a stretch of one flat tensor.
+
+    Attributes:
+        places: the numbers of the tensors.
+        which: the flat tensor.
+        start: where the stretch begins.
+        stop: where it ends.
+    """
+
+    places: tuple[int, ...]
+    which: int
+    start: int
+    stop: int
 
 
 class FlatParameters(Layout):

@@ -97,6 +97,7 @@ class RankMixer:
         self, begin: Callable[[Tensor, int, str | None], Handle[Tensor]], name: str | None = None
     ) -> None:
         self.step = 0
+        self._last = (-1, 0)  # the round that was started last, and how often it was
         self._begin = begin
         self._name = name
 
@@ -104,7 +105,11 @@ class RankMixer:
         """Start a round; no tensor may change until it is done."""
         tensors, unpacked = packed(xs)
         step, self.step = self.step, self.step + 1
-        names = _names(self._name, tensors)
+        # The parts of one round may be under way together, but not under one name.
+        part = self._last[1] + 1 if self._last[0] == step else 0
+        self._last = (step, part)
+        name = self._name if part == 0 or self._name is None else f"{self._name} {part}"
+        names = _names(name, tensors)
         begun = [self._begin(x, step, name) for x, name in zip(tensors, names, strict=True)]
         return Round(tuple(begun), unpacked)
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from ifog.errors import ArgumentError
-from ifog.flat import FlatParameters
+from ifog.flat import Bucket, FlatParameters
 from ifog.mixing import Mixer, Mixing
 from ifog.optim_arguments import named, require_combinable, require_usable
 from ifog.parameters import require_same
+from ifog.pipeline import Pipeline, step_on
 
 __all__ = ["DecentralizedOptimizer"]
 
@@ -58,10 +59,12 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         mix_state: names of the wrapped optimizer's state that is mixed after the step as well, in
             the same message, such as ("momentum_buffer",); only for ``atc``. Where the ranks' data
             differ much, this takes away most of the bias.
-        overlap: for ``awc``, start to mix at the end of a step what the next one combines, so that
-            messages travel during forward and backward; the results are the same. Only ``step``
-            may change parameters then: call ``finish()`` before anything else does, and at the
-            end.
+        overlap: let messages travel while the ranks compute; the results are the same. ``awc``
+            starts at the end of a step to mix what the next one combines: only ``step`` may change
+            parameters then, so call ``finish()`` before anything else does, and at the end. The
+            others start bucket by bucket as gradients come: ``gradient`` to mix them, ``atc`` to
+            step and mix; so there is one backward pass a step, its gradients are not clipped or
+            scaled, and the wrapped optimizer treats each parameter by itself, as torch's do.
 
     Raises:
         ArgumentError: something that cannot be wrapped or mixed.
@@ -125,6 +128,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         kept = [x for x in buffers if x.is_floating_point()]
         self._layout = FlatParameters([x for x, _ in trained], [name for _, name in trained])
         self._buffers = FlatParameters(kept, [f"buffer {place}" for place in range(len(kept))])
+        self._pipeline = None
+        if overlap and order != "awc":
+            self._pipeline = Pipeline(self._layout, self._start_bucket, self._is_next_due)
         settings = [f"order {order}, every {every}, mix_state {self._mix_state}"]
         described = [*settings, *self._layout.describe(), *self._buffers.describe()]
         require_same("DecentralizedOptimizer", described)
@@ -161,12 +167,14 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self._synchronized = False
         if self.order == "gradient" and hasattr(self, "found_inf"):
             overflowed = not self._finite()  # the gradient is no longer this rank's alone
-        if not overflowed:
+        if self._pipeline is not None and due and self.order == "atc":
+            self._finish_steps(self._pipeline)
+        elif not overflowed:
             self._update()
-        if due and self.order == "atc":
+        if self._pipeline is None and due and self.order == "atc":
             self._begin()
             self._install()
-        if self.overlap and (self._steps + 1) % self.every == 0:
+        if self.overlap and self.order == "awc" and self._is_next_due():
             self._begin()
         return loss
 
@@ -180,7 +188,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """
         if self._synchronized or self.order == "atc":
             return
-        if self.order == "gradient":
+        if self._pipeline is not None:
+            self._finish_gradients(self._pipeline)
+        elif self.order == "gradient":
             self._mix_gradients()
         else:
             if self._under_way is None:
@@ -239,6 +249,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def _is_due(self) -> bool:
         """Whether this step, which is counted already, mixes."""
         return self._steps % self.every == 0
+
+    def _is_next_due(self) -> bool:
+        return (self._steps + 1) % self.every == 0
 
     def _update(self) -> None:
         """Make the local update."""
@@ -305,11 +318,43 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         for x, gradient, any_ in zip(tensors, self._layout.views(mixed), there, strict=False):
             x.grad = gradient if any_ else None
 
+    def _start_bucket(self, bucket: Bucket) -> Mixing:
+        """Send the bucket's gradients off or, for ``atc``, step on it and send that."""
+        tensors = [self._layout.tensors[place] for place in bucket.places]
+        flat = self._layout.flats[bucket.which]
+        if self.order == "atc":
+            step_on(self.optimizer, set(tensors))
+            return self._mixer().start(flat[bucket.start : bucket.stop])
+        gradients = flat.new_zeros(bucket.stop - bucket.start + len(tensors))
+        for view, x in zip(self._layout.views_in(bucket, gradients), tensors, strict=True):
+            if x.grad is not None:
+                view.copy_(x.grad)
+        gradients[-len(tensors) :] = torch.tensor([float(x.grad is not None) for x in tensors])
+        return self._mixer().start(gradients)
+
+    def _finish_steps(self, pipeline: Pipeline) -> None:
+        for bucket, mixed in pipeline.results():
+            self._layout.flats[bucket.which][bucket.start : bucket.stop].copy_(mixed)
+        self._rounds += 1
+
+    def _finish_gradients(self, pipeline: Pipeline) -> None:
+        for bucket, mixed in pipeline.results():
+            there = mixed[-len(bucket.places) :].tolist()
+            views = self._layout.views_in(bucket, mixed)
+            for place, gradient, any_ in zip(bucket.places, views, there, strict=True):
+                self._layout.tensors[place].grad = gradient if any_ else None
+        self._rounds += 1
+
     def _unscale(self) -> bool:
         """Undo the scale of a ``GradScaler``, if one steps; whether a gradient has overflowed."""
         found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         if found is None:
             return False
+        if self._pipeline is not None:
+            raise ArgumentError(
+                "DecentralizedOptimizer: overlap=True has sent the gradients before a GradScaler "
+                "could scale them back; leave one of the two out, or use order='awc'"
+            )
         if scale is not None:
             inverse = scale.double().reciprocal().float()
             for x in self._layout.tensors:

@@ -57,9 +57,7 @@ def require_usable(optimizer: Any, mix: Any, order: Any, every: Any) -> None:
         )
 
 
-def require_combinable(
-    mix: Any, order: str, mix_state: Any, overlapping_buffers: bool, overlap: bool
-) -> None:
+def require_combinable(mix: Any, order: str, mix_state: Any, buffers: bool, overlap: bool) -> None:
     """Refuse options that do not go together.
 
     Raises:
@@ -71,13 +69,13 @@ def require_combinable(
             f"{what}: mix_state is {mix_state!r} with order={order!r}; it takes a list of names, "
             "and order='atc'"
         )
-    if overlap and order != "awc":
-        raise ArgumentError(f"{what}: overlap=True needs order='awc', not {order!r}")
-    if overlapping_buffers:
+    if overlap and buffers:
         raise ArgumentError(
             f"{what}: buffers change during the forward pass, in which overlap=True mixes; leave "
             "one of the two out"
         )
+    if overlap and mix_state:
+        raise ArgumentError(f"{what}: mix_state cannot be mixed with overlap=True; leave one out")
     if overlap and isinstance(mix, Mixer) and not hasattr(mix, "step"):
         raise ArgumentError(
             f"{what}: this mixer waits for nobody, so there is nothing to overlap with; leave "

@@ -13,6 +13,7 @@ import torch
 from laws_handovers import VARIANTS, alike, made, stepped
 
 import ifog
+from ifog import pipeline
 from ifog.errors import ArgumentError
 from ifog.telemetry import OpEvent
 from ifog.testing import run_ranks
@@ -31,10 +32,15 @@ def wrapped(optimizer, order="atc", mix=None, **options):
 
 
 def network(seed=0, *layers):
-    torch.manual_seed(seed)
-    return torch.nn.Sequential(
+    model = torch.nn.Sequential(
         torch.nn.Linear(3, 4), *layers, torch.nn.Tanh(), torch.nn.Linear(4, 1)
     ).double()
+    # The global generator is shared by the threads.
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for x in model.parameters():
+            x.copy_(torch.rand(x.shape, generator=generator, dtype=x.dtype) - 0.5)
+    return model
 
 
 def batch(seed):
@@ -151,6 +157,80 @@ def test_learning_rate_schedulers_drive_it(label, before):
         assert len(set(rates[0][0])) > 1
 
     run_ranks(1, work)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("order", ["atc", "gradient"])
+@pytest.mark.parametrize("every", [1, 3])
+def test_buckets_on_their_way_during_backward_end_as_whole_messages_do(
+    order, every, named, monkeypatch
+):
+    monkeypatch.setattr(pipeline.Pipeline.__init__, "__kwdefaults__", {"nbytes": 1})
+    if order == "gradient" and every > 1:
+        every = 1
+
+    def work():
+        results = []
+        for overlap in (False, True):
+            model = network(ifog.rank(), torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+            model.register_parameter("unused", torch.nn.Parameter(torch.ones(2).double()))
+            adam = torch.optim.Adam(model.parameters(), lr=0.05)
+            mix = ifog.neighbor_mixer(ifog.one_peer(ifog.size()), name="x" if named else None)
+            optimizer = wrapped(adam, order, mix, overlap=overlap, every=every)
+            for step in range(5):
+                optimizer.zero_grad()
+                y = batch(10 * step + ifog.rank())
+                for place, layer in enumerate(model):
+                    # One rank leaves a layer out in some steps: its gradients never come there.
+                    if not (place == 1 and ifog.rank() == 1 and step % 2):
+                        y = layer(y)
+                y.square().mean().backward()
+                optimizer.step()
+            results.append([x.detach().clone() for x in model.parameters()])
+            assert not overlap or len(optimizer._pipeline.buckets) == 9
+        for whole, piecewise in zip(*results, strict=True):
+            assert torch.allclose(whole, piecewise, rtol=0, atol=1e-14)
+
+    run_ranks(4, work)
+
+
+def test_a_bucket_is_on_its_way_before_backward_has_ended():
+    seen = []
+
+    def work():
+        sent = []
+        mix = ifog.neighbor_mixer()
+        start = mix.start
+        mix.start = lambda *xs: sent.append(len(xs)) or start(*xs)
+        model = torch.nn.Sequential(torch.nn.Linear(600, 2000), torch.nn.Linear(2000, 600))
+        optimizer = wrapped(torch.optim.SGD(model.parameters(), lr=0.1), "atc", mix, overlap=True)
+        model[0].weight.register_hook(lambda _: seen.append(len(sent)))
+        model(torch.ones(1, 600)).sum().backward()
+        optimizer.step()
+        assert len(sent) == 2
+
+    run_ranks(1, work)
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("order", ["atc", "gradient"])
+def test_what_came_too_early_for_overlap_is_refused(order):
+    def work(scaled):
+        x = torch.nn.Parameter(torch.ones(2))
+        optimizer = wrapped(
+            torch.optim.SGD([x], lr=0.1), order, ifog.allreduce_mixer(), overlap=True
+        )
+        x.sum().backward()
+        if scaled:
+            scaler = torch.amp.GradScaler("cpu")
+            scaler.scale(torch.ones(1))
+            scaler.step(optimizer)
+        x.sum().backward()
+
+    with pytest.raises(ArgumentError, match="second gradient before step"):
+        run_ranks(1, lambda: work(False))
+    with pytest.raises(ArgumentError, match="before a GradScaler"):
+        run_ranks(1, lambda: work(True))
 
 
 def trainer(order="atc", kind=torch.optim.Adam, **options):
@@ -453,7 +533,12 @@ def test_what_happens_to_parameters_afterwards_is_refused():
         (lambda x: wrapped(torch.optim.SGD([x]), mix=ifog.ring(3)), "pass a mixer"),
         (lambda x: wrapped(torch.optim.SGD([x]), mix_state="m"), "a list of names"),
         (lambda x: wrapped(torch.optim.SGD([x]), "awc", mix_state=["m"]), "order='atc'"),
-        (lambda x: wrapped(torch.optim.SGD([x]), overlap=True), "needs order='awc'"),
+        (
+            lambda x: wrapped(
+                torch.optim.SGD([x]), mix=ifog.allreduce_mixer(), overlap=True, mix_state=["m"]
+            ),
+            "mix_state cannot be mixed with overlap",
+        ),
         (
             lambda x: wrapped(torch.optim.SGD([x]), "awc", overlap=True, buffers=[torch.ones(1)]),
             "buffers change",
