@@ -13,7 +13,7 @@ __all__ = ["descriptors", "left_open"]
 
 
 def descriptors() -> Counter[str]:
-    """How many file descriptors this process has of each kind: files by path, sockets, pipes.
+    """How many file descriptors this process has of each kind, such as sockets, or of each file.
 
     Where the system does not tell them by kind, all count as one. ZeroMQ's own ones, which it makes
     once for the whole process, are always among them.
@@ -29,7 +29,8 @@ def descriptors() -> Counter[str]:
             target = str(descriptor.readlink())
         except OSError:
             continue  # that of the folder itself
-        found[target if target.startswith("/") else target.partition(":")[0]] += 1
+        numbered = target.startswith(("pipe:", "socket:"))
+        found[target.partition(":")[0] if numbered else target] += 1
     return found
 
 

@@ -82,9 +82,8 @@ def replaced(
 
 def _givers(line: Line, dead: Iterable[int]) -> dict[int, int]:
     """For each dead rank a living neighbour, whose variables are to stand for its own."""
-    first = line.living[0]
-    answers = {r: line.apply(first, "request", "newcomer", "giver", r) for r in dead}
-    return line.gather(answers, _TIMEOUT, "finding neighbours")
+    first, task = line.living[0], "finding neighbours"
+    return {r: line.call([first], task, "newcomer", "giver", r)[first] for r in sorted(dead)}
 
 
 def in_place(line: Line, sources: Mapping[int, int], names: Sequence[str]) -> str:
