@@ -302,6 +302,20 @@ opt.step()
 
 
 @pytest.mark.mpi
+def test_a_neighbour_that_takes_its_time_does_not_hinder_a_respawn_in_place(ringed):
+    ringed.run(
+        "import time, ifog.newcomer as newcomer\nreal = newcomer.giver\n"
+        "def giver(rank):\n    time.sleep(1)\n    return real(rank)\n"
+        "newcomer.giver = giver",
+        timeout=20,
+    ).raise_for_error()
+    kill(ringed, 2)
+    assert ringed.respawn().startswith("rank 2 is back in the living world")
+    ringed.run("newcomer.giver = real", [0, 1, 3], timeout=20).raise_for_error()
+    agree(ringed, 1.5, [0, 1, 2, 3])
+
+
+@pytest.mark.mpi
 def test_the_status_answers_while_a_rank_is_replaced(ringed, monkeypatch):
     wait, seen = respawn._await, []
 
