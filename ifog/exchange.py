@@ -194,6 +194,8 @@ class _Incoming:
             like = torch.frombuffer(head, dtype=dtype, count=count, offset=start)
             if ndim != 1:
                 like = like.view(shape)
+        elif nbytes > _ROOMY:  # memory that is used again need not be faulted in each time
+            like = room(self._transport, shape, dtype)
         else:
             like = torch.empty(shape, dtype=dtype, device="cpu")
         self.parcel = Parcel(like, None, weight, root, self.arrived_at)

@@ -13,7 +13,7 @@ LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
     ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
     ("exchange", "kernels", "packing", "problems"),
-    ("context", "healing", "plans", "watching"),
+    ("bundles", "context", "healing", "plans", "watching"),
     ("deadlines", "edges", "operation", "recorder"),
     ("ops", "neighbors", "neighborhood", "living"),
     ("buffers", "window_arguments"),
