@@ -180,6 +180,7 @@ class Job:
             ipython_dir=str(self._home),
             timeout=max(1.0, deadline - time.monotonic()),
         )
+        _let_go_at_once(self.client)
         self.refusals = Refusals(self.client.session)
         self.client.log = _silent()  # the client asks for one when it refuses a message
         registered = threading.Event()
@@ -267,6 +268,16 @@ class Job:
             processes.stop_cluster_sync()
         self._footprint.remove()
         return left
+
+
+def _let_go_at_once(client: Any) -> None:
+    """Let no message that a dead controller never takes keep a closed socket open for ever.
+
+    The client's own thread closes them as it ends, before ``close`` can say so.
+    """
+    for name in client.trait_names():
+        if name.endswith("socket") and getattr(client, name) is not None:
+            getattr(client, name).linger = 0
 
 
 def _keys(*, foreign: bool) -> str:

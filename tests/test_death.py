@@ -16,7 +16,7 @@ import psutil
 import pytest
 from cgroups import limited_memory
 
-from ifog import respawn, vitals, watchdog
+from ifog import residue, respawn, vitals, watchdog
 from ifog.cluster import Cluster
 from ifog.errors import ArgumentError, ClusterError, TransportError
 from ifog.survival import surviving
@@ -214,17 +214,21 @@ def test_a_controller_that_dies_is_noticed_and_a_restart_helps(ringed):
         if any("ipcontroller" in word or "controller" in word for word in process.cmdline())
     ]
     cell = ringed.submit("bf.barrier() if bf.rank() else __import__('time').sleep(5)")
+    sockets = residue.descriptors()["anon_inode:[eventfd]"]
     begun = time.monotonic()
     for process in controller:
         process.kill()
     result = cell.wait(20)
     assert time.monotonic() - begun < 2.0
     assert "the controller ended" in result.errors[0].evalue
+    assert "the controller ended" in ringed.status().trouble
     with pytest.raises(ClusterError, match=r"the controller ended.*%bf restart"):
         ringed.heal()
     ringed.restart()
     assert watchdog.carriers(token) == []
     agree(ringed, 1.5, [0, 1, 2, 3])
+    # Each of ZeroMQ's sockets has one, also when it was closed with messages nobody takes.
+    assert residue.descriptors()["anon_inode:[eventfd]"] == sockets
 
 
 @pytest.mark.mpi
