@@ -26,7 +26,7 @@ from ifog.transport.mail import LOANS, Mail, fence
 
 __all__ = ["TOKEN_BYTES", "Loan", "Loans", "Pool"]
 
-_TOKEN = struct.Struct("<IIq")  # file descriptor, row of the ledger, offset
+_TOKEN = struct.Struct("<IHHq")  # file descriptor, row of the ledger, whether it lives, offset
 TOKEN_BYTES = _TOKEN.size
 _PAGE = 4096
 _LEAST = 1 << 26  # bytes of a segment; a page of it takes memory once it is written
@@ -200,7 +200,8 @@ class Loans:
         row = self._rows.pop()
         flags = self._ledger[row]
         flags[:] = 0
-        loan = Loan(_TOKEN.pack(found[0], row, found[1]), row, flags, places, block)
+        token = _TOKEN.pack(found[0], row, block is None, found[1])
+        loan = Loan(token, row, flags, places, block)
         self._out.append(loan)
         return loan
 
@@ -230,7 +231,7 @@ class Loans:
         Raises:
             TransportError: its memory cannot be opened.
         """
-        descriptor, _, offset = _TOKEN.unpack(token)
+        descriptor, _, _, offset = _TOKEN.unpack(token)
         memory = self._opened.get((lender, descriptor))
         if memory is None:
             memory = self._opened[lender, descriptor] = self._map(lender, descriptor)
@@ -251,6 +252,7 @@ class Loans:
     def give_back(self, lender: int, token: bytes) -> None:
         """Tell ``lender`` that this rank is through with what it lent."""
         fence()
-        row = _TOKEN.unpack(token)[1]
+        _, row, lives, _ = _TOKEN.unpack(token)
         self._mail.ledger(lender)[row, self._mail.place[self._mail.rank]] = 1
-        self._mail.ring(lender)
+        if lives:  # only then does the lender wait for it
+            self._mail.ring(lender)
