@@ -13,7 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ifog.context import current, is_initialized
 from ifog.errors import ArgumentError
+from ifog.exchange import room
 
 __all__ = ["Bucket", "FlatParameters", "Layout"]
 
@@ -114,7 +116,7 @@ class Layout:
             extra: how many entries more to append to the first flat tensor.
         """
         flats = [
-            torch.zeros(size + (0 if which else extra), dtype=dtype, device=device)
+            _zeros(size + (0 if which else extra), dtype, device)
             for which, (size, (device, dtype)) in enumerate(
                 zip(self._sizes, self.kinds, strict=True)
             )
@@ -123,6 +125,13 @@ class Layout:
             if value is not None:
                 view.copy_(value)
         return flats
+
+
+def _zeros(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A flat tensor that neighbours can read where it is, if that can be."""
+    if device.type != "cpu" or not is_initialized():
+        return torch.zeros(size, dtype=dtype, device=device)
+    return room(current().transport, (size,), dtype).zero_()
 
 
 class Bucket(NamedTuple):
