@@ -34,20 +34,21 @@ def test_on_threads(law, n):
 
 @pytest.fixture(scope="session")
 def mpi_verdicts(tmp_path_factory):
-    """{n: {law: traceback}} of one MPI job for each size, started when first asked for."""
+    """{law: traceback} of one MPI job for each size and wire, started when first asked for."""
     verdicts = {}
 
-    def of(n):
-        if n not in verdicts:
+    def of(n, wire):
+        if (n, wire) not in verdicts:
             folder = tmp_path_factory.mktemp("laws")
             path = folder / str(n)
             # What a killed job leaves behind then goes with the other files of the test.
             options = flags(str(folder), str(folder))
             machines = RANKS_PER_MACHINE.get(n)
-            told_machines = {"BLUEFOG_NODES_PER_MACHINE": str(machines)} if machines else {}
+            told = {"BLUEFOG_NODES_PER_MACHINE": str(machines)} if machines else {}
+            told |= {"IFOG_SHARED_MEMORY": "0"} if wire == "messages" else {}
             job = subprocess.Popen(
                 [mpiexec(), "-n", str(n), *options, sys.executable, LAWS_FILE, path],
-                env={**os.environ, **environment(n), "OMP_NUM_THREADS": "1", **told_machines},
+                env={**os.environ, **environment(n), "OMP_NUM_THREADS": "1", **told},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -62,22 +63,22 @@ def mpi_verdicts(tmp_path_factory):
                 pytest.fail(f"the laws on {n} MPI ranks took over {MPI_SECONDS} s:\n{log}")
             failed = {}
             for rank in range(n):
-                told = path.with_name(f"{path.name}.{rank}")
-                assert told.is_file(), f"rank {rank} of {n} did not finish:\n{log[-4000:]}"
-                for law, text in json.loads(told.read_text()).items():
+                verdict = path.with_name(f"{path.name}.{rank}")
+                assert verdict.is_file(), f"rank {rank} of {n} did not finish:\n{log[-4000:]}"
+                for law, text in json.loads(verdict.read_text()).items():
                     failed[law] = f"rank {rank} of {n}:\n{text}"
-            verdicts[n] = failed
-        return verdicts[n]
+            verdicts[n, wire] = failed
+        return verdicts[n, wire]
 
     return of
 
 
 @pytest.mark.mpi
 @pytest.mark.timeout(MPI_SECONDS + 20)
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("n", "wire"), [*((n, "memory") for n in SIZES), (3, "messages")])
 @pytest.mark.parametrize("law", LAWS)
-def test_on_mpi(law, n, mpi_verdicts):
-    failure = mpi_verdicts(n).get(law)
+def test_on_mpi(law, n, wire, mpi_verdicts):
+    failure = mpi_verdicts(n, wire).get(law)
     assert failure is None, failure
 
 
