@@ -26,7 +26,7 @@ from ifog.errors import IfogError, PeerFailedError, TransportError
 from ifog.transport.base import Bytes, Letter, Request
 from ifog.transport.memory import MachineMemory, MachineRegion
 
-__all__ = ["MPITransport"]
+__all__ = ["MPITransport", "give_way"]
 
 _SPINS = 5
 _YIELDS = 55
@@ -36,7 +36,7 @@ _CAUSE_BYTES = 2048
 _CAUSE_WAIT = 0.5  # seconds a rank looks for the reason after its communicator was revoked
 _LOOK_EVERY = 64  # idle sleeps between two looks for an abort message
 T = TypeVar("T", bound="MPITransport")
-_give_way = getattr(os, "sched_yield", lambda: time.sleep(0))
+give_way = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 def _machines(world: MPI.Intracomm) -> tuple[int, ...]:
@@ -230,7 +230,7 @@ class MPITransport:
         if polls <= _SPINS:
             return
         if polls <= _YIELDS:
-            _give_way()
+            give_way()
             return
         time.sleep(min(50e-6 * (1 + (polls - _YIELDS) // 20), 1e-3))
         if polls % _LOOK_EVERY == 0 and self._meeting is None and self._heard() is not None:

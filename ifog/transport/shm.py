@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +20,7 @@ from ifog.transport.base import Bytes, Letter, Request
 from ifog.transport.files import machine_name
 from ifog.transport.loans import Loan, Loans, Pool
 from ifog.transport.mail import SLOT_BYTES, Mail
-from ifog.transport.mpi import MPITransport
+from ifog.transport.mpi import MPITransport, give_way
 
 __all__ = ["SharedTransport"]
 
@@ -29,7 +28,6 @@ _YIELDS = 10
 _LISTEN_EVERY = 16  # sleeps between two looks for what MPI reports
 _ASK_EVERY = 256  # fruitless looks at mailboxes between two of these, where nobody sleeps
 _SENTINEL_TAG = 1 << 30
-_give_way = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 class SharedTransport(MPITransport):
@@ -124,7 +122,7 @@ class SharedTransport(MPITransport):
         if self._mail is None or self.pending:
             super().idle(polls)
         elif polls <= _YIELDS:
-            _give_way()
+            give_way()
         else:
             self._mail.sleep(min(50e-6 * (1 + (polls - _YIELDS) // 20), 1e-3))
         if polls % _LISTEN_EVERY == 0 and self._meeting is None:
