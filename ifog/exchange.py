@@ -20,7 +20,7 @@ import torch
 from ifog.errors import ArgumentError, MismatchError
 from ifog.handle import Handle, Moving, Operation
 from ifog.telemetry import now
-from ifog.transport.base import Bytes, Loan, Request, Transport
+from ifog.transport.base import TOKEN_BYTES, Bytes, Loan, Request, Transport
 
 __all__ = [
     "Arrivals",
@@ -53,7 +53,6 @@ _INLINE = 1024  # bytes of payload that travel inside the header's message
 _HEADER_BYTES = _HEAD.size + 8 * _MAX_NDIM + _INLINE
 _ROOMY = 1 << 15  # bytes of a result from which a copy saved in the next round is worth its block
 _LENT = 1  # flag of a header that carries where the payload is
-_TOKEN_BYTES = 16
 _SHAPES = [struct.Struct(f"<{ndim}q") for ndim in range(_MAX_NDIM + 1)]
 _EMPTY = np.empty(0, np.uint8)
 
@@ -188,7 +187,7 @@ class _Incoming:
         start, dtype = _HEAD.size + 8 * ndim, DTYPES[code]
         shape = _SHAPES[ndim].unpack_from(head, _HEAD.size)
         if flags & _LENT:
-            like = self._lent(bytes(head[start : start + _TOKEN_BYTES]), nbytes, dtype, shape)
+            like = self._lent(bytes(head[start : start + TOKEN_BYTES]), nbytes, dtype, shape)
         elif 0 < nbytes <= _INLINE:
             count = nbytes // dtype.itemsize
             like = torch.frombuffer(head, dtype=dtype, count=count, offset=start)
@@ -239,7 +238,7 @@ def _post(
             loan = None
         if parcel is not last or loan is not last_loan:
             last, last_loan, head = parcel, loan, _header(parcel, loan)
-        request = transport.isend(head, destination, tag)
+        request = transport.send(head, destination, tag)
         if not request.test():
             pending.append((destination, request))
         if loan is None and data is not None and data.size > _INLINE:

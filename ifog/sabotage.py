@@ -25,6 +25,9 @@ class _Sent:
         return True
 
 
+_SENT = _Sent()
+
+
 class _Leaky:
     """A transport that loses what is sent to some ranks, and is the real one in all else.
 
@@ -39,11 +42,17 @@ class _Leaky:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
+    def send(self, data: bytes, destination: int, tag: int) -> Request:
+        return _SENT if self._loses(destination) else self.inner.send(data, destination, tag)
+
     def isend(self, data: Bytes, destination: int, tag: int) -> Request:
-        if destination in self.lost and self._context.cell:
-            self.inner.check()
-            return _Sent()
-        return self.inner.isend(data, destination, tag)
+        return _SENT if self._loses(destination) else self.inner.isend(data, destination, tag)
+
+    def _loses(self, destination: int) -> bool:
+        if destination not in self.lost or not self._context.cell:
+            return False
+        self.inner.check()
+        return True
 
 
 def delay(seconds: float) -> None:

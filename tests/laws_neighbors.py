@@ -43,6 +43,20 @@ def law_the_input_may_change_as_soon_as_the_result_is_there():
         assert bool(((total - expected.sum()).abs() < 1e-9).all())
 
 
+def law_payloads_that_cannot_be_lent_are_sent():
+    ifog.set_topology("ring")
+    transport, w = current().transport, dense(ifog.load_topology(), weighted=False)
+    transport.lend = lambda *_: None
+    try:
+        for nbytes in (1016, 1024, 1032, 1096, 1184, 1192, 70_000):
+            x = torch.full((nbytes // 8,), float(ifog.rank()), dtype=torch.float64)
+            expected = w @ torch.arange(ifog.size(), dtype=torch.float64)
+            y = ifog.neighbor_allreduce(x)
+            assert bool(((y - expected[ifog.rank()]).abs() < 1e-12).all())
+    finally:
+        del transport.lend
+
+
 def law_a_list_of_tensors_is_averaged_as_each_of_them_is():
     ifog.set_topology("ring")
     r, n = ifog.rank(), ifog.size()

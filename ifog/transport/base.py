@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Answer", "Bytes", "Letter", "Loan", "Region", "Request", "Transport"]
+__all__ = ["TOKEN_BYTES", "Answer", "Bytes", "Letter", "Loan", "Region", "Request", "Transport"]
 
 Bytes = NDArray[np.uint8]
 Answer = Callable[[int, Any], None]
+TOKEN_BYTES = 16  # of what tells a reader where a loan is
 
 
 class Request(Protocol):
@@ -111,11 +112,14 @@ class Transport(Protocol):
     alive: tuple[int, ...]  # the ranks that lived when all of them last healed, ascending
     machines: tuple[int, ...]  # the machine of every rank, numbered in the order of first ranks
 
-    def isend(self, data: Any, destination: int, tag: int) -> Request:
-        """Start sending ``data``, bytes of any kind."""
+    def send(self, data: bytes, destination: int, tag: int) -> Request:
+        """Start sending a small message, to be taken by ``receive``."""
 
     def receive(self, source: int, tag: int, most: int) -> Letter:
-        """Start receiving a message of at most ``most`` bytes."""
+        """Start receiving a small message, of at most ``most`` bytes."""
+
+    def isend(self, data: Bytes, destination: int, tag: int) -> Request:
+        """Start sending ``data``, to be taken by ``irecv``."""
 
     def irecv(self, out: Bytes, source: int, tag: int) -> Request:
         """Start receiving into ``out``, which must be at least as long as the message."""

@@ -20,14 +20,14 @@ import numpy as np
 import psutil
 
 from ifog.errors import TransportError
-from ifog.transport.base import Bytes
+from ifog.transport.base import TOKEN_BYTES, Bytes
 from ifog.transport.files import AnonymousFile, mapped
 from ifog.transport.mail import LOANS, Mail, fence
 
-__all__ = ["TOKEN_BYTES", "Loan", "Loans", "Pool"]
+__all__ = ["Loan", "Loans", "Pool"]
 
 _TOKEN = struct.Struct("<IHHq")  # file descriptor, row of the ledger, whether it lives, offset
-TOKEN_BYTES = _TOKEN.size
+assert _TOKEN.size == TOKEN_BYTES
 _PAGE = 4096
 _LEAST = 1 << 26  # bytes of a segment; a page of it takes memory once it is written
 _SHARE = 8  # of the machine's memory that the blocks of all its ranks may take, as a fraction 1/8
@@ -136,11 +136,13 @@ class Loan:
 
     Attributes:
         token: where it is, for the readers.
-        readers: who they are.
+        readers: who they are, and their places in the ledger.
+        row: of the ledger.
+        block: to be used again once nobody reads it.
         lives: whether it is the user's own memory, which must not change before all have read it.
     """
 
-    __slots__ = ("_block", "_flags", "_places", "lives", "readers", "row", "token")
+    __slots__ = ("_flags", "block", "lives", "readers", "row", "token")
 
     def __init__(
         self, token: bytes, row: int, flags: Bytes, readers: dict[int, int], block: Block | None
@@ -149,18 +151,13 @@ class Loan:
         self.row = row
         self.readers = readers
         self.lives = block is None
-        self._block = block
+        self.block = block
         self._flags = flags.data
-        self._places = tuple(readers.values())
 
     def unread(self) -> tuple[int, ...]:
         """The ranks that have not given it back."""
         flags = self._flags
         return tuple([rank for rank, place in self.readers.items() if not flags[place]])
-
-    def settled(self) -> Block | None:
-        """The block to be used again, once nobody reads it."""
-        return self._block
 
 
 class Loans:
@@ -213,14 +210,14 @@ class Loans:
                 self._out.append(loan)
                 continue
             self._rows.append(loan.row)
-            block = loan.settled()
+            block = loan.block
             if block is not None:
                 self._pool.give(block)
 
     def drop(self) -> None:
         """Take everything back, whether it has been read or not."""
         for loan in self._out:
-            block = loan.settled()
+            block = loan.block
             if block is not None:
                 self._pool.give(block)
         self._out.clear()

@@ -192,11 +192,14 @@ class LocalTransport:
             rank, cause = self.hub.failure
             raise PeerFailedError(f"rank {rank} stopped: {cause}", rank, cause)
 
-    def isend(self, data: Any, destination: int, tag: int) -> _Sent:
+    def send(self, data: bytes, destination: int, tag: int) -> _Sent:
+        """Put a small message in the destination's mailbox."""
+        return self.isend(np.frombuffer(data, np.uint8), destination, tag)
+
+    def isend(self, data: Bytes, destination: int, tag: int) -> _Sent:
         """Put a copy of ``data`` in the destination's mailbox."""
         self.check()
-        message = np.frombuffer(bytes(data), np.uint8)
-        self.hub.box((destination, self.rank, tag)).append(message)
+        self.hub.box((destination, self.rank, tag)).append(data.copy())
         self.hub.arrived[destination].set()
         return _Sent()
 

@@ -197,7 +197,11 @@ class MPITransport:
         duplicate.Set_errhandler(MPI.ERRORS_RETURN)
         return duplicate
 
-    def isend(self, data: Any, destination: int, tag: int) -> Request:
+    def send(self, data: bytes, destination: int, tag: int) -> Request:
+        """Start sending a small message."""
+        return self.isend(np.frombuffer(data, np.uint8), destination, tag)
+
+    def isend(self, data: Bytes, destination: int, tag: int) -> Request:
         """Start sending ``data``."""
         self.check()
         try:

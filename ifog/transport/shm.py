@@ -19,7 +19,7 @@ from ifog.errors import TransportError
 from ifog.transport.base import Bytes, Letter, Request
 from ifog.transport.files import machine_name
 from ifog.transport.loans import Loan, Loans, Pool
-from ifog.transport.mail import SLOT_BYTES, Mail
+from ifog.transport.mail import Mail
 from ifog.transport.mpi import MPITransport, give_way
 
 __all__ = ["SharedTransport"]
@@ -85,18 +85,18 @@ class SharedTransport(MPITransport):
         self._mail = mail
         self._loans = Loans(mail, self._pool, {rank: row[0] for rank, row in near.items()})
 
-    def isend(self, data: Any, destination: int, tag: int) -> Request:
-        """Start sending ``data``."""
+    def send(self, data: bytes, destination: int, tag: int) -> Request:
+        """Start sending a small message."""
         mail = self._mail
-        if mail is None or len(data) > SLOT_BYTES or destination not in mail.place:
-            return super().isend(data, destination, tag)
+        if mail is None or destination not in mail.place:
+            return super().send(data, destination, tag)
         self.check()
         return mail.send(data, destination, tag)
 
     def receive(self, source: int, tag: int, most: int) -> Letter:
-        """Start receiving a message of at most ``most`` bytes."""
+        """Start receiving a small message, of at most ``most`` bytes."""
         mail = self._mail
-        if mail is None or most > SLOT_BYTES or source not in mail.place:
+        if mail is None or source not in mail.place:
             return super().receive(source, tag, most)
         self.check()
         return mail.receive(source, tag)
