@@ -55,7 +55,11 @@ class Control(Protocol):
 
 
 class Cell:
-    """A running cell. ``outputs`` only grows; reading it by index is safe from any thread."""
+    """A running cell. ``outputs`` only grows; reading it by index is safe from any thread.
+
+    Attributes:
+        pressed: whether a keyboard interrupt came during ``wait``, even if too late for the ranks.
+    """
 
     def __init__(
         self,
@@ -70,6 +74,7 @@ class Cell:
         self.started = time.time()
         self.outputs: list[Output] = []
         self.timeout = timeout
+        self.pressed = False
         self._control = control
         self._begun = time.monotonic()
         self._deadline = None if timeout is None else self._begun + timeout
@@ -123,6 +128,7 @@ class Cell:
                 while handled < presses.count:
                     handled += 1
                     self._pressed(handled)
+        self.pressed = presses.count > 0
         assert self._result is not None
         return self._result
 
@@ -329,10 +335,8 @@ class Cell:
         trace = "".join(traceback.format_exception(error))
         told = RankError(type(error).__name__, text, None, "", None, trace)
         seconds = time.monotonic() - self._begun
-        errors, outputs = dict.fromkeys(self.ranks, told), tuple(self.outputs)
-        self._result = CellResult(
-            self.seq, self.ranks, seconds, 0, 0, 0.0, "error", errors, outputs
-        )
+        errors, shown = dict.fromkeys(self.ranks, told), tuple(self.outputs)
+        self._result = CellResult(self.seq, self.ranks, seconds, 0, 0, 0.0, "error", errors, shown)
         self._finished.set()
 
     def _why(self) -> Explanation | None:

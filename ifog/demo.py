@@ -179,7 +179,7 @@ class _Runner:
         cell = self._cluster.submit(code, timeout=_CELL_LIMIT)
         result = cell.wait(on_tick=lambda: self._follow(label))
         self._follow(label)
-        if result.status == "interrupted":
+        if result.status == "interrupted" or cell.pressed:
             raise KeyboardInterrupt
         result.raise_for_error()
         return result

@@ -29,6 +29,8 @@ def descriptors() -> Counter[str]:
             target = str(descriptor.readlink())
         except OSError:
             continue  # that of the folder itself
+        if target.startswith("/proc/"):
+            continue  # another thread is looking at a process just now
         numbered = target.startswith(("pipe:", "socket:"))
         found[target.partition(":")[0] if numbered else target] += 1
     return found

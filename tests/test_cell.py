@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 
@@ -197,6 +198,18 @@ def test_the_third_keyboard_interrupt_gives_up(cell, calls):
     assert cell.unstoppable() == [0, 1]
     cell.take_events([ended(1)])
     assert cell.unstoppable() == [0]
+
+
+def test_a_press_that_comes_too_late_for_the_ranks_is_not_lost(cell):
+    cell.take_events([started(0), started(1), ended(0), ended(1)])
+    cell.finish()
+
+    def press() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    assert not cell.pressed
+    assert cell.wait(on_tick=press).status == "ok"
+    assert cell.pressed
 
 
 def test_endless_output_is_cut_and_says_so(cell):
