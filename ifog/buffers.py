@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +18,12 @@ import torch
 from ifog.context import Context
 from ifog.errors import TransportError
 from ifog.exchange import Parcel, wire
-from ifog.handle import Operation
+from ifog.handle import Moving, Operation
 from ifog.operation import to_all
 from ifog.telemetry import now
-from ifog.transport.base import Answer, Region, Request
+from ifog.transport.base import Bytes, Region
 
-__all__ = ["Buffers", "Key", "Slots", "senders"]
+__all__ = ["Buffers", "Gift", "Key", "Slots", "senders"]
 
 Key = tuple[int, int]  # whose part, and the number of the lock in it
 
@@ -40,6 +40,18 @@ def senders(context: Context, rank: int) -> list[int]:
 
 def _padded(nbytes: int) -> int:
     return -(-nbytes // _LINE) * _LINE
+
+
+class Gift(NamedTuple):
+    """What goes into a buffer: ``B <- weight x``, or if it ``adds``, ``B += weight x``.
+
+    ``share`` does the same with the buffer's p; None leaves that alone.
+    """
+
+    x: torch.Tensor
+    weight: float
+    adds: bool
+    share: float | None
 
 
 class Slots:
@@ -81,13 +93,22 @@ class Slots:
             torch.mul(x, weight, out=buffer)
         self.versions[self.index[source]] += 1
 
-    def add(self, source: int, x: torch.Tensor, weight: float) -> None:
-        """``B[source] += weight x``."""
-        self.data[source].add_(x, alpha=weight)
+    def take(self, source: int, gift: Gift) -> None:
+        """Put what ``source`` gives into its buffer."""
+        i = self.index[source]
+        if gift.adds:
+            self.data[source].add_(gift.x, alpha=gift.weight)
+        else:
+            self.store(source, gift.x, gift.weight)
+        if gift.share is not None:
+            self.p[i] = gift.share + (self.p[i] if gift.adds else 0.0)
 
 
 class Buffers:
-    """The buffers of this rank and of its out-neighbours, with their locks."""
+    """The buffers of this rank and of its out-neighbours, with their locks.
+
+    Those of ranks on this machine are read and written where they are, others by request.
+    """
 
     def __init__(self, context: Context, like: torch.Tensor) -> None:
         self._context = context
@@ -98,17 +119,20 @@ class Buffers:
         count = len(senders(context, context.rank))
         self._region: Region = context.transport.region(Slots.nbytes(count, like))
 
-    def of(self, rank: int) -> Slots:
-        """The buffers of ``rank``: this one or an out-neighbour."""
-        return self._slots[rank]
+    @property
+    def own(self) -> Slots:
+        """The buffers of this rank."""
+        return self._slots[self._context.rank]
 
-    def open(self, tag: int, first: torch.Tensor | None, answer: Answer) -> Operation[None]:
+    def open(
+        self, tag: int, first: torch.Tensor | None, read: Callable[[], torch.Tensor]
+    ) -> Operation[None]:
         """Exchange addresses with all ranks and map what this one needs; collective.
 
         Args:
             tag: of the messages.
             first: what the own buffers begin with; zeros if None.
-            answer: serves the requests of other ranks.
+            read: what others get of this rank; called in any thread.
 
         Raises:
             TransportError: on every rank, if any cannot reach another's memory.
@@ -119,14 +143,15 @@ class Buffers:
         trouble = ""
         try:
             region.join(addresses, {*senders(context, context.rank), *around})
-            for rank in around:
+            for rank in filter(region.near, around):
                 self._slots[rank] = Slots(region.part(rank), senders(context, rank), self._like)
         except TransportError as error:
             trouble = str(error)
         if first is not None and not trouble:
-            for buffer in self._slots[context.rank].data.values():
+            for buffer in self.own.data.values():
                 buffer.copy_(first)
-        region.answer(answer)
+        self._read = read
+        region.answer(self._serve)
         told = yield from _tell(context, tag, trouble.encode())
         region.joined()
         found = [text for text in (trouble.encode(), *told.values()) if text]
@@ -160,10 +185,15 @@ class Buffers:
             for key in keys:
                 # Whoever holds a lock is its owner or its source.
                 peer = key[0] if key[0] != self._context.rank else key[1] % self._context.size
-                while not (self._held[key] or self._region.try_lock(*key)):
-                    self._context.transport.check()
-                    yield (peer,)
-                    waited = now()
+                try:
+                    while not (self._held[key] or self._region.try_lock(*key)):
+                        self._context.transport.check()
+                        yield (peer,)
+                        waited = now()
+                except BaseException:
+                    if not self._region.near(key[0]):
+                        self._region.unlock(*key)  # the answer may be that it has been taken
+                    raise
                 self._held[key] += 1
                 taken.append(key)
         except BaseException:
@@ -188,23 +218,78 @@ class Buffers:
         self._held.clear()
         self.era += 1
 
-    def ask(self, rank: int, body: Any) -> Request:
-        """Have a thread of ``rank`` serve a request."""
-        return self._region.ask(rank, body)
+    def give(self, rank: int, gift: Gift, *, mutex: bool) -> Operation[float]:
+        """Put something into this rank's buffer on ``rank``; returns what ``acquire`` does."""
+        me = self._context.rank
+        near = self._region.near(rank)
+        keys = self.keys([(rank, me)], mutex=mutex) if near else [(rank, me)] * mutex
+        waited = yield from self.acquire(keys)
+        try:
+            if near:
+                self._slots[rank].take(me, gift)
+            else:
+                yield from self._request(
+                    rank,
+                    ["take", *gift[1:]],
+                    wire(gift.x.clone(memory_format=torch.contiguous_format)),
+                )
+        finally:
+            self.release(keys)
+        return waited
 
-    def deliver(self, rank: int, x: torch.Tensor, weight: float) -> None:
-        """Store this rank's tensor on ``rank``, which asked for it; called in any thread."""
-        source = self._context.rank
-        (key,) = self.keys([(rank, source)])
+    def fetch(self, rank: int, weight: float, *, mutex: bool) -> Operation[None]:
+        """Have what ``rank`` lets be read put into the buffer for it here."""
+        me = self._context.rank
+        keys = [(rank, me)] * mutex
+        yield from self.acquire(keys)
+        try:
+            near = self._region.near(rank)
+            data = yield from self._request(rank, ["deliver", weight] if near else ["read"])
+        finally:
+            self.release(keys)
+        if not near:
+            inner = self.keys([(me, rank)])
+            yield from self.acquire(inner)
+            try:
+                self.own.store(rank, self._tensor(data), weight)
+            finally:
+                self.release(inner)
+
+    def _request(self, rank: int, body: Any, data: Bytes | None = None) -> Operation[Bytes]:
+        asked = self._region.ask(rank, body, data)
+        while not asked.test():
+            self._context.transport.check()
+            yield Moving((rank,))  # a thread there answers in any case
+        return asked.payload
+
+    def _tensor(self, data: Bytes) -> torch.Tensor:
+        if not data.size:
+            return torch.empty_like(self._like)
+        return torch.from_numpy(data).view(self._like.dtype).view(self._like.shape)
+
+    def _serve(self, rank: int, body: Any, data: Bytes) -> Bytes | None:
+        """Do what ``rank`` asks for; called in any thread."""
+        what, *rest = body
+        if what == "read":
+            # A copy, because its owner goes on writing while it is signed and sent.
+            return wire(self._read().clone(memory_format=torch.contiguous_format))
+        if what == "deliver":
+            source, owner = self._context.rank, rank
+            gift = Gift(self._read(), rest[0], adds=False, share=None)
+        else:
+            source, owner = rank, self._context.rank
+            gift = Gift(self._tensor(data), *rest)
+        (key,) = self.keys([(owner, source)])
         deadline = time.monotonic() + _DELIVERY_SECONDS
         while not self._region.try_lock(*key):
             if time.monotonic() > deadline:
-                raise TransportError(f"the buffer on rank {rank} stayed locked")
+                raise TransportError(f"the buffer on rank {owner} stayed locked")
             time.sleep(_POLL)
         try:
-            self._slots[rank].store(source, x, weight)
+            self._slots[owner].take(source, gift)
         finally:
             self._region.unlock(*key)
+        return None
 
 
 def _tell(context: Context, tag: int, text: bytes) -> Operation[dict[int, bytes]]:

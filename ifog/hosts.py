@@ -75,8 +75,9 @@ class Hosts(NamedTuple):
         if network:
             words += ["--prtemca", "prte_if_include", network]
             words += ["--mca", "btl_tcp_if_include", network]
+            words += ["-x", f"IFOG_NETWORK={network}"]
         for name in sorted(environment):
-            if name.startswith(_EXPORTED):
+            if name.startswith(_EXPORTED) and (name != "IFOG_NETWORK" or not network):
                 words += ["-x", name]
         return words
 

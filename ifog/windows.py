@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ifog.buffers import Buffers, Key, senders
+from ifog.buffers import Buffers, Gift, Key, senders
 from ifog.context import Context, current
 from ifog.errors import ArgumentError
 from ifog.exchange import Arrivals, Parcel, same
@@ -50,7 +50,7 @@ class Window:
     Raises:
         ArgumentError: the name is taken or the dtype cannot be used.
         MismatchError: the ranks' shapes or dtypes differ; on every rank.
-        TransportError: the ranks cannot share memory; on every rank.
+        TransportError: a neighbour cannot be reached; on every rank.
 
     Source: Ying, Yuan, Hu, Chen, Pan, Yin 2021, arXiv:2111.04287, section 3.
     """
@@ -75,7 +75,7 @@ class Window:
             memory = Buffers(context, like)
             first = None if zero_init else tensor.detach().cpu()
             self._memory = memory  # another rank may ask for the tensor before open returns here
-            yield from memory.open(tag, first, self._deliver)
+            yield from memory.open(tag, first, lambda: self.tensor.detach().cpu())
             return Outcome(None, arrivals)
 
         launch("win_create", name, context.alive, body).wait()
@@ -168,21 +168,12 @@ class Window:
         def steps() -> Operation[Outcome]:
             waited, last = 0.0, -1
             for rank in clockwise:
-                keys = memory.keys([(rank, me)], mutex=require_mutex)
-                since = yield from memory.acquire(keys)
+                weight = weights[rank]
+                share = weight * self.p if carries_p else None
+                gift = Gift(x, weight, op == "win_accumulate", share)
+                since = yield from memory.give(rank, gift, mutex=require_mutex)
                 if since:
                     waited, last = since, rank
-                try:
-                    slots, weight = memory.of(rank), weights[rank]
-                    share, i = weight * self.p, slots.index[me]
-                    if op == "win_put":
-                        slots.store(me, x, weight)
-                        slots.p[i] = share if carries_p else slots.p[i]
-                    else:
-                        slots.add(me, x, weight)
-                        slots.p[i] += share if carries_p else 0.0
-                finally:
-                    memory.release(keys)
             if own != 1:
                 tensor.detach().mul_(own)
                 self.p *= own if carries_p else 1.0
@@ -219,22 +210,11 @@ class Window:
         def steps() -> Operation[Outcome]:
             arrived, source = 0.0, -1
             for source, weight in weights.items():
-                keys = [(source, context.rank)] if require_mutex else []
-                yield from memory.acquire(keys)
-                try:
-                    asked = memory.ask(source, weight)
-                    while not asked.test():
-                        context.transport.check()
-                        yield Moving((source,))  # a thread there answers in any case
-                finally:
-                    memory.release(keys)
+                yield from memory.fetch(source, weight, mutex=require_mutex)
                 arrived = now()
             return Outcome(None, Arrivals({}, arrived, source), 0, (), tuple(weights))
 
         return launch(op, self.name, (), lambda *_: self._in_turn(steps()), matched=False)
-
-    def _deliver(self, rank: int, weight: float) -> None:
-        self._opened("win_get").deliver(rank, self.tensor.detach().cpu(), weight)
 
     def update(
         self,
@@ -293,7 +273,7 @@ class Window:
     def _combine(
         self, memory: Buffers, own: float, weights: Mapping[int, float], uniform: bool
     ) -> torch.Tensor:
-        slots, mine = memory.of(self._context.rank), self.tensor.detach().cpu()
+        slots, mine = memory.own, self.tensor.detach().cpu()
         buffers = [slots.data[j] for j in weights]
         if uniform:
             total = mean(mine, buffers)
@@ -306,7 +286,7 @@ class Window:
         return total
 
     def _reset(self, memory: Buffers, weights: Iterable[int]) -> None:
-        slots = memory.of(self._context.rank)
+        slots = memory.own
         for j in weights:
             slots.data[j].zero_()
             if self._context.windows_carry_p:
@@ -325,7 +305,7 @@ class Window:
 
     def version(self) -> dict[int, int]:
         """How many puts of, or gets from, each in-neighbour came since the last ``update``."""
-        slots = self._opened("win_version").of(self._context.rank)
+        slots = self._opened("win_version").own
         around = self._context.graph.predecessors(self._context.rank)
         return {j: int(slots.versions[slots.index[j]]) for j in around if j in slots.index}
 

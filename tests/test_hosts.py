@@ -28,8 +28,9 @@ on_hosts = pytest.mark.skipif(OBSTACLE is not None, reason=str(OBSTACLE))
 START = "import ifog, os, socket, sys, torch\nifog.init()\nrank, n = ifog.rank(), ifog.size()\n"
 LAWS = f"""
 sys.path.insert(0, {str(TESTS)!r})
-import laws_collectives, laws_gossip, laws_machines, laws_neighbors
-found = [vars(m) for m in (laws_collectives, laws_gossip, laws_machines, laws_neighbors)]
+import laws_collectives, laws_gossip, laws_machines, laws_neighbors, laws_windows
+modules = (laws_collectives, laws_gossip, laws_machines, laws_neighbors, laws_windows)
+found = [vars(module) for module in modules]
 laws = {{name: law for names in found for name, law in names.items() if name.startswith("law_")}}
 del laws["law_machines_are_those_of_the_environment_or_of_the_wire"]  # the places say it
 for law in laws.values():
@@ -153,21 +154,54 @@ while True:
 @on_hosts
 @pytest.mark.mpi
 @pytest.mark.timeout(SECONDS + 20)
-def test_windows_between_hosts_are_refused_on_every_rank(two_hosts, tmp_path):
+def test_a_window_reaches_a_host_whose_rank_sleeps_or_computes(two_hosts, tmp_path):
     script = """
-import ifog.errors
-try:
-    ifog.win_create(torch.ones(2), "w")
-except ifog.errors.TransportError as error:
-    print(rank, error)
+import time
+x = torch.full((1000,), float(rank + 1))
+ifog.win_create(x, "w", zero_init=True)
+ifog.barrier()
+if rank == 1:
+    time.sleep(2)
+    torch.linalg.svd(torch.randn(600, 600))
+else:
+    before = time.monotonic()
+    ifog.win_put(x, "w")
+    ifog.win_accumulate(x, "w", dst_weights={1: 2.0}, require_mutex=True)
+    ifog.win_get("w")
+    print("took", time.monotonic() - before < 1.5)
+    print("got", ifog.win_update("w", 0.0, {1: 1.0})[0].item())
+ifog.barrier()
+if rank == 1:
+    print("has", ifog.win_update("w", 0.0, {0: 1.0})[0].item())
+ifog.win_free()
 """
     status, out, err = ran(two_hosts, 1, script, tmp_path)
     assert status == 0, err
-    said = sorted(out.splitlines())
-    assert [line[0] for line in said] == ["0", "1"]
-    for line in said:
-        assert "host1" in line and "host2" in line
-        assert "windows need ranks that share memory" in line
+    assert sorted(out.splitlines()) == ["got 2.0", "has 3.0", "took True"]
+
+
+@on_hosts
+@pytest.mark.mpi
+@pytest.mark.timeout(SECONDS + 20)
+def test_a_mutex_on_another_host_goes_with_the_rank_that_held_it(two_hosts, tmp_path):
+    script = """
+import signal
+x = torch.zeros(3)
+ifog.win_create(x, "w", zero_init=True)
+ifog.barrier()
+if rank == 1:
+    with ifog.win_mutex("w", ranks=[0]):
+        ifog.barrier()
+        os.kill(os.getpid(), signal.SIGKILL)
+ifog.barrier()
+try:
+    with ifog.win_mutex("w", for_self=True, ranks=[1]):
+        print("free again")
+except ifog.IfogError as error:
+    print(type(error).__name__)
+"""
+    _, out, err = ran(two_hosts, 1, script, tmp_path)
+    assert out.splitlines() in (["free again"], ["PeerFailedError"]), err
 
 
 @on_hosts

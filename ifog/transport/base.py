@@ -17,10 +17,20 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TOKEN_BYTES", "Answer", "Bytes", "Letter", "Loan", "Region", "Request", "Transport"]
+__all__ = [
+    "TOKEN_BYTES",
+    "Answer",
+    "Asked",
+    "Bytes",
+    "Letter",
+    "Loan",
+    "Region",
+    "Request",
+    "Transport",
+]
 
 Bytes = NDArray[np.uint8]
-Answer = Callable[[int, Any], None]
+Answer = Callable[[int, Any, Bytes], Bytes | None]
 TOKEN_BYTES = 16  # of what tells a reader where a loan is
 
 
@@ -66,11 +76,22 @@ class Loan(Protocol):
         """The readers that have not given it back."""
 
 
-class Region(Protocol):
-    """Memory that each rank allocated a part of, and that other ranks read and write directly.
+class Asked(Request, Protocol):
+    """A request to another rank.
 
-    ``address`` says where this rank's part is; once the addresses have been exchanged, ``join``
-    opens the others'. Nothing here waits for another rank.
+    Attributes:
+        payload: what came with the answer, once ``test`` is True.
+    """
+
+    payload: Bytes
+
+
+class Region(Protocol):
+    """Memory that each rank allocated a part of.
+
+    Ranks that are ``near`` read and write it directly, others ask its owner. ``address`` says where
+    this rank's part is; once the addresses have been exchanged, ``join`` opens the others'. Nothing
+    here waits for another rank.
     """
 
     address: bytes
@@ -85,20 +106,32 @@ class Region(Protocol):
     def joined(self) -> None:
         """Every rank has joined."""
 
+    def near(self, rank: int) -> bool:
+        """Whether the memory of ``rank`` is at hand."""
+
     def part(self, rank: int) -> Bytes:
-        """The memory that ``rank`` allocated: its own, or one that was opened."""
+        """The memory that ``rank``, which is near, allocated: its own, or one that was opened."""
 
     def try_lock(self, rank: int, index: int) -> bool:
-        """Take lock ``index`` of ``rank``'s part, unless any rank or thread has it."""
+        """Take lock ``index`` of ``rank``'s part, unless any rank or thread has it.
+
+        It can take some calls until the answer of one that is not near is here.
+        """
 
     def unlock(self, rank: int, index: int) -> None:
-        """Give back a lock that this rank holds."""
+        """Give back a lock that this rank holds, or try to take it no more."""
 
     def answer(self, function: Answer) -> None:
-        """Let ``function(rank, body)`` serve the requests of other ranks."""
+        """Let ``function(rank, body, data)`` serve the requests of other ranks."""
 
-    def ask(self, rank: int, body: Any) -> Request:
-        """Have ``rank`` run what it gave to ``answer``, whatever its main thread does."""
+    def ask(self, rank: int, body: Any, data: Bytes | None = None) -> Asked:
+        """Have ``rank`` run what it gave to ``answer``, whatever its main thread does.
+
+        Args:
+            rank: who.
+            body: what is asked, of numbers, text and lists.
+            data: goes with it, to ranks that are not near only, and must not change meanwhile.
+        """
 
     def close(self) -> None:
         """Forget the region."""

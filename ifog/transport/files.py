@@ -12,7 +12,7 @@ import numpy as np
 
 from ifog.transport.base import Bytes
 
-__all__ = ["AnonymousFile", "machine_name", "mapped"]
+__all__ = ["AnonymousFile", "machine_name", "mapped", "refused"]
 
 
 class AnonymousFile:
@@ -57,3 +57,8 @@ def machine_name() -> str:
         elif path.is_file():
             parts.append(path.read_text().strip())
     return ":".join(parts)
+
+
+def refused() -> bool:
+    """Whether the ranks of one machine are to share no memory, to see what that is worth."""
+    return os.environ.get("IFOG_SHARED_MEMORY", "1") == "0"

@@ -90,6 +90,8 @@ class LocalHub:
 
 
 class _Sent:
+    payload = np.empty(0, np.uint8)
+
     def test(self) -> bool:
         return True
 
@@ -136,6 +138,10 @@ class LocalRegion:
     def joined(self) -> None:
         """Nothing to let go of."""
 
+    def near(self, rank: int) -> bool:
+        """Whether ``rank`` is there: all of them are near."""
+        return rank in self._regions
+
     def part(self, rank: int) -> Bytes:
         """The memory of ``rank``."""
         return self._regions[rank].own
@@ -158,15 +164,15 @@ class LocalRegion:
             event.set()
 
     def answer(self, function: Answer) -> None:
-        """Let ``function(rank, body)`` serve the requests of other ranks, in their own threads."""
+        """Let ``function`` serve the requests of other ranks, in their own threads."""
         self.answering = function
 
-    def ask(self, rank: int, body: Any) -> _Sent:
+    def ask(self, rank: int, body: Any, data: Bytes | None = None) -> _Sent:
         """Run what ``rank`` gave to ``answer``."""
         function = self._regions[rank].answering
         if function is None:
             raise TransportError(f"rank {rank} could not answer: it has given the window up")
-        function(self._rank, body)
+        function(self._rank, body, _Sent.payload if data is None else data)
         return _Sent()
 
     def close(self) -> None:

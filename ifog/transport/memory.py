@@ -1,37 +1,35 @@
-"""Memory of the ranks of one machine that all of them can touch, and requests they can send.
+"""Memory that ranks of one machine share, and requests that any ranks can send each other.
 
 Each process allocates its own part as an anonymous file, which the others open through the owner's
 ``/proc`` entry (or, where there is no such thing, by a name that is removed once all have it). So
 nothing has to fit into ``/dev/shm`` and nothing outlives the processes. Locks are record locks on
-a second such file: the kernel drops those of a process that dies. Requests travel as datagrams
-between threads of the processes, so they are answered while the main thread computes or sleeps.
+a second such file: the kernel drops those of a process that dies. The memory and the locks of a
+rank on another machine are reached by requests over TCP.
 """
 
 from __future__ import annotations
 
 import atexit
 import fcntl
-import hmac
 import json
 import os
 import secrets
-import socket
-import tempfile
 import threading
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from ifog.errors import PeerFailedError, TransportError
-from ifog.transport.base import Answer, Bytes
+import numpy as np
+
+from ifog.errors import TransportError
+from ifog.transport import bell
+from ifog.transport.base import Answer, Asked, Bytes
+from ifog.transport.far import Call, Connection, Line, Office, Place
 from ifog.transport.files import AnonymousFile, machine_name, mapped
 
 __all__ = ["MachineMemory", "MachineRegion"]
 
 _LOCKS = 1 << 20  # record locks set aside for each region
-_MESSAGE = 1 << 16
-_SIGNATURE = 32
-_REPLY_SECONDS = 5.0
+_NOTHING = np.empty(0, np.uint8)
 
 
 class _Address(NamedTuple):
@@ -44,6 +42,7 @@ class _Address(NamedTuple):
     locks: str
     bell: str
     secret: str
+    office: Place | None
 
 
 class _Locks:
@@ -80,124 +79,31 @@ class _Locks:
             fcntl.lockf(self._descriptors[path], fcntl.LOCK_UN, 1, offset)
 
 
-class _Bell:
-    """The thread that answers other ranks' requests, and the socket it listens on.
+class _Guests:
+    """The locks that this process holds for ranks on other machines."""
 
-    A datagram is a message behind its HMAC-SHA256 under the secret of the bell that is asked, for
-    the answer as well; secrets travel with the addresses of regions, never here. Anybody on the
-    machine can send to the socket, so whatever has another signature is counted and dropped unread.
+    def __init__(self, locks: _Locks) -> None:
+        self._locks = locks
+        self._held: dict[Connection, set[int]] = {}
 
-    Attributes:
-        forged: how many datagrams were dropped.
-    """
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-        self.secret = secrets.token_hex(16)
-        self.answers: dict[str, Answer] = {}
-        self.replies: dict[int, str] = {}
-        self.expected: dict[int, str] = {}
-        self.forged = 0
-        self._count = 0
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(self._name())
-        self.address = os.fsdecode(self._socket.getsockname())
-        thread = threading.Thread(target=self._listen, name="ifog-windows", daemon=True)
-        thread.start()
-
-    def _name(self) -> str:
-        # Linux has socket names without files, which vanish with the process.
-        if Path("/proc/self").exists():
-            return "\0ifog-" + secrets.token_hex(16)
-        return str(Path(tempfile.mkdtemp(prefix="ifog-")) / "bell")
-
-    def send(self, address: str, secret: str, message: Mapping[str, Any], *, wait: bool) -> bool:
-        """Whether the datagram could be sent; with ``wait`` some seconds are spent on trying."""
-        body = json.dumps(message).encode()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-            out.settimeout(_REPLY_SECONDS if wait else 0.0)
-            try:
-                out.sendto(_signature(secret, body) + body, os.fsencode(address))
-            except (BlockingIOError, TimeoutError):
-                return False
-        return True
-
-    def number(self, secret: str) -> int:
-        """A number for the next request, whose answer will be signed with ``secret``."""
-        self._count += 1
-        self.expected[self._count] = secret
-        return self._count
-
-    def forget(self, number: int) -> None:
-        """No answer to this request is wanted any more."""
-        self.expected.pop(number, None)
-        self.replies.pop(number, None)
-
-    def _listen(self) -> None:
-        while True:
-            data = self._socket.recv(_MESSAGE)
-            try:
-                self._take(data[:_SIGNATURE], data[_SIGNATURE:])
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                self.forged += 1
-
-    def _take(self, signature: bytes, body: bytes) -> None:
-        if hmac.compare_digest(signature, _signature(self.secret, body)):
-            self._answer(json.loads(body))
-            return
-        # An answer is signed by the bell that was asked.
-        asked = set(self.expected.values())
-        if not any(hmac.compare_digest(signature, _signature(key, body)) for key in asked):
-            raise ValueError("signed by nobody who was asked")
-        message = json.loads(body)
-        self.replies[message["number"]] = str(message["error"])
-
-    def _answer(self, message: dict[str, Any]) -> None:
-        try:
-            answer = self.answers.get(message["key"])
-            if answer is None:
-                raise TransportError("it has given the window up")
-            answer(message["rank"], message["body"])
-            error = ""
-        except Exception as failure:  # the asking rank raises it
-            error = f"{type(failure).__name__}: {failure}"
-        reply = {"number": message["number"], "error": error}
-        try:
-            self.send(message["bell"], self.secret, reply, wait=True)
-        except OSError:
-            return  # the asking rank is gone
-
-
-def _signature(secret: str, body: bytes) -> bytes:
-    return hmac.digest(secret.encode(), body, "sha256")
-
-
-class _Asked:
-    """A request to another rank, until it has been answered."""
-
-    def __init__(self, bell: _Bell, rank: int, address: _Address, message: dict[str, Any]) -> None:
-        self._bell = bell
-        self._rank = rank
-        self._address = address
-        self._message = message
-        self._sent = False
-
-    def test(self) -> bool:
-        bell, address = self._bell, self._address
-        if not self._sent:
-            try:
-                self._sent = bell.send(address.bell, address.secret, self._message, wait=False)
-            except OSError:
-                bell.forget(self._message["number"])
-                cause = "its process died"
-                raise PeerFailedError(f"rank {self._rank}: {cause}", self._rank, cause) from None
-        error = bell.replies.get(self._message["number"])
-        if error is None:
+    def take(self, connection: Connection, offset: int) -> bool:
+        if not self._locks.try_acquire(self._locks.own.path, offset):
             return False
-        bell.forget(self._message["number"])
-        if error:
-            raise TransportError(f"rank {self._rank} could not answer: {error}")
+        if connection not in self._held:
+            self._held[connection] = set()
+            connection.closed.append(lambda: self._leave(connection))
+        self._held[connection].add(offset)
         return True
+
+    def give_back(self, connection: Connection, offset: int) -> None:
+        held = self._held.get(connection, set())
+        if offset in held:
+            held.discard(offset)
+            self._locks.release(self._locks.own.path, offset)
+
+    def _leave(self, connection: Connection) -> None:
+        for offset in self._held.pop(connection, set()):
+            self._locks.release(self._locks.own.path, offset)
 
 
 class MachineRegion:
@@ -206,33 +112,44 @@ class MachineRegion:
     def __init__(self, memory: MachineMemory, nbytes: int) -> None:
         self._memory = memory
         self._file: AnonymousFile | None = AnonymousFile(nbytes)
-        bell, locks = memory.bell, memory.locks.own.path
-        key, path = secrets.token_hex(16), self._file.path
-        own = _Address(key, machine_name(), path, nbytes, locks, bell.address, bell.secret)
+        own = _Address(
+            key=secrets.token_hex(16),
+            machine=memory.machine,
+            memory=self._file.path,
+            nbytes=nbytes,
+            locks=memory.locks.own.path,
+            bell=memory.bell.address,
+            secret=memory.bell.secret,
+            office=None if memory.office is None else memory.office.place,
+        )
         self.address = json.dumps(own).encode()
         self._addresses = {memory.rank: own}
         self._parts = {memory.rank: mapped(self._file.descriptor, nbytes)}
-        self._key = key
+        self._lines: dict[int, Line] = {}
+        self._tries: dict[tuple[int, int], Call] = {}
+        self._key = own.key
 
     def join(self, addresses: Mapping[int, bytes], ranks: Iterable[int]) -> None:
         """Open the parts of ``ranks``.
 
         Raises:
-            TransportError: one is on another machine, or its memory cannot be opened.
+            TransportError: the memory of one cannot be opened.
         """
         for rank, text in addresses.items():
-            self._addresses[rank] = _Address(*json.loads(text))
+            address = _Address(*json.loads(text))
+            if address.office is not None:
+                address = address._replace(office=Place.of(address.office))
+            self._addresses[rank] = address
         for rank in ranks:
-            if rank not in self._parts:
-                self._parts[rank] = self._open(rank, self._addresses[rank])
+            address = self._addresses[rank]
+            if rank in self._parts or rank in self._lines:
+                continue
+            if address.machine == self._memory.machine:
+                self._parts[rank] = self._open(rank, address)
+            elif address.office is not None:
+                self._lines[rank] = self._memory.line(rank, address.office)
 
     def _open(self, rank: int, address: _Address) -> Bytes:
-        if address.machine != machine_name():
-            raise TransportError(
-                f"rank {rank} runs on {address.machine.split(':')[0]}, rank {self._memory.rank} on "
-                f"{socket.gethostname()}: windows need ranks that share memory; run all ranks of "
-                "the graph on one machine, or use neighbor_allreduce"
-            )
         try:
             descriptor = os.open(address.memory, os.O_RDWR | os.O_CLOEXEC)
             try:
@@ -249,38 +166,65 @@ class MachineRegion:
             self._file.close()
             self._file = None
 
+    def near(self, rank: int) -> bool:
+        """Whether the memory of ``rank`` is at hand."""
+        return rank in self._parts
+
     def part(self, rank: int) -> Bytes:
         """The memory that ``rank`` allocated."""
         return self._parts[rank]
 
     def try_lock(self, rank: int, index: int) -> bool:
         """Take lock ``index`` of ``rank``'s part, unless anybody has it."""
-        return self._memory.locks.try_acquire(*self._lock(rank, index))
+        if rank not in self._lines:
+            return self._memory.locks.try_acquire(*self._lock(rank, index))
+        call = self._tries.get((rank, index))
+        if call is None:
+            call = self._tries[rank, index] = self._far(rank, "try", index)
+        if not call.test():
+            return False
+        del self._tries[rank, index]
+        return bool(call.answer["taken"])
 
     def unlock(self, rank: int, index: int) -> None:
-        """Give back a lock that this rank holds."""
-        self._memory.locks.release(*self._lock(rank, index))
+        """Give back a lock that this rank holds, or try to take it no more."""
+        tried = self._tries.pop((rank, index), None)
+        if rank in self._lines:
+            self._far(rank, "unlock", index)
+        elif tried is None:
+            self._memory.locks.release(*self._lock(rank, index))
+
+    def _far(self, rank: int, what: str, body: Any, data: Bytes = _NOTHING) -> Call:
+        head = {
+            "what": what,
+            "key": self._addresses[rank].key,
+            "rank": self._memory.rank,
+            "body": body,
+        }
+        return self._lines[rank].ask(head, data)
 
     def _lock(self, rank: int, index: int) -> tuple[str, int]:
         """The file and the offset in it: the key decides where the region's locks begin."""
         address = self._addresses[rank]
-        return address.locks, int(address.key[:10], 16) * _LOCKS + index
+        return address.locks, _offset(address.key, index)
 
     def answer(self, function: Answer) -> None:
-        """Let ``function(rank, body)`` serve the requests of other ranks, in a thread."""
+        """Let ``function(rank, body, data)`` serve the requests of other ranks, in a thread."""
         self._memory.bell.answers[self._key] = function
 
-    def ask(self, rank: int, body: Any) -> _Asked:
+    def ask(self, rank: int, body: Any, data: Bytes | None = None) -> Asked:
         """Have ``rank`` run what it gave to ``answer``, whatever its main thread does."""
-        bell, address = self._memory.bell, self._addresses[rank]
+        if rank in self._lines:
+            return self._far(rank, "call", body, _NOTHING if data is None else data)
+        own, address = self._memory.bell, self._addresses[rank]
         message = {
             "key": address.key,
             "rank": self._memory.rank,
             "body": body,
-            "bell": bell.address,
-            "number": bell.number(address.secret),
+            "bell": own.address,
+            "number": own.number(address.secret),
         }
-        return _Asked(bell, rank, address, message)
+        return bell.Asked(own, rank, (address.bell, address.secret), message)
 
     def close(self) -> None:
         """Forget the region; its memory goes when the last rank does so."""
@@ -289,14 +233,58 @@ class MachineRegion:
         self.joined()
 
 
-class MachineMemory:
-    """What one process shares with the others of its machine; made when first asked for."""
+def _offset(key: str, index: int) -> int:
+    return int(key[:10], 16) * _LOCKS + index
 
-    def __init__(self, rank: int) -> None:
+
+class MachineMemory:
+    """What one process shares with other ranks; made when first asked for.
+
+    Args:
+        rank: the own number.
+        apart: whether ranks run on other machines, so that there must be an office.
+        alone: whether to take the ranks of this machine for such as well.
+
+    Attributes:
+        machine: the same on ranks that share memory.
+    """
+
+    def __init__(self, rank: int, *, apart: bool = False, alone: bool = False) -> None:
         self.rank = rank
+        self.machine = f"{rank}:{machine_name()}" if alone else machine_name()
         self.locks = _Locks()
-        self.bell = _Bell(rank)
+        self.bell = bell.Bell(rank)
+        self._largest = 0
+        self._lines: dict[Place, Line] = {}
+        self._guests = _Guests(self.locks)
+        self.office = Office(self._serve, lambda: self._largest) if apart or alone else None
 
     def region(self, nbytes: int) -> MachineRegion:
         """A region in which this rank's part is ``nbytes`` zeros."""
+        self._largest = max(self._largest, nbytes)
         return MachineRegion(self, nbytes)
+
+    def line(self, rank: int, place: Place) -> Line:
+        """The connection to the office of a rank."""
+        if place not in self._lines:
+            self._lines[place] = Line(rank, place)
+        return self._lines[place]
+
+    @property
+    def forged(self) -> int:
+        """How many requests of nobody who may ask were dropped."""
+        return self.bell.forged + (0 if self.office is None else self.office.forged)
+
+    def _serve(self, connection: Connection, head: Any, data: Bytes) -> tuple[Any, Bytes]:
+        """Do what a rank on another machine asks for; in a thread of the office."""
+        key, body = head["key"], head["body"]
+        if head["what"] == "try":
+            return {"taken": self._guests.take(connection, _offset(key, body))}, _NOTHING
+        if head["what"] == "unlock":
+            self._guests.give_back(connection, _offset(key, body))
+            return {}, _NOTHING
+        answer = self.bell.answers.get(key)
+        if answer is None:
+            raise TransportError("it has given the window up")
+        found = answer(head["rank"], body, data)
+        return {}, _NOTHING if found is None else found

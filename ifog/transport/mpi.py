@@ -24,6 +24,7 @@ from mpi4py import MPI
 
 from ifog.errors import IfogError, PeerFailedError, TransportError
 from ifog.transport.base import Bytes, Letter, Request
+from ifog.transport.files import refused
 from ifog.transport.memory import MachineMemory, MachineRegion
 
 __all__ = ["MPITransport", "give_way"]
@@ -226,7 +227,8 @@ class MPITransport:
     def region(self, nbytes: int) -> MachineRegion:
         """A region in which this rank's part is ``nbytes`` zeros."""
         if self._memory is None:
-            self._memory = MachineMemory(self.rank)
+            apart, alone = len(set(self.machines)) > 1, refused()
+            self._memory = MachineMemory(self.rank, apart=apart, alone=alone)
         return self._memory.region(nbytes)
 
     def idle(self, polls: int) -> None:
@@ -386,7 +388,7 @@ class MPITransport:
     @property
     def forged(self) -> int:
         """How many requests of nobody who may ask were dropped."""
-        return 0 if self._memory is None else self._memory.bell.forged
+        return 0 if self._memory is None else self._memory.forged
 
     def describe(self) -> dict[str, Any]:
         """What a status page says about this wire."""

@@ -17,7 +17,7 @@ from mpi4py import MPI
 
 from ifog.errors import TransportError
 from ifog.transport.base import Bytes, Letter, Request
-from ifog.transport.files import machine_name
+from ifog.transport.files import machine_name, refused
 from ifog.transport.loans import Loan, Loans, Pool
 from ifog.transport.mail import Mail
 from ifog.transport.mpi import MPITransport, give_way
@@ -57,7 +57,7 @@ class SharedTransport(MPITransport):
     def _open(self, control: MPI.Intracomm, alive: tuple[int, ...]) -> None:
         mine = [r for r in self.alive if self.machines[r] == self.machines[self.rank]]
         digest = hashlib.sha256(machine_name().encode()).digest()
-        mail, trouble = None, not hasattr(os, "memfd_create") or _refused()
+        mail, trouble = None, not hasattr(os, "memfd_create") or refused()
         if not trouble:
             try:
                 mail = Mail(self.rank, mine, self.check)
@@ -159,7 +159,3 @@ class SharedTransport(MPITransport):
     def describe(self) -> dict[str, Any]:
         """What a status page says about this wire."""
         return {**super().describe(), "shared memory": self._mail is not None}
-
-
-def _refused() -> bool:
-    return os.environ.get("IFOG_SHARED_MEMORY", "1") == "0"
