@@ -303,6 +303,7 @@ def start(rank: int | None = None, image: bytes = b"") -> dict[str, Any]:
         "host": platform.node(),
         "device": device,
         "threads": threads,
+        "wire": _engine.context.transport.describe()["wire"],
     }
 
 

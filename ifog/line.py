@@ -317,8 +317,9 @@ class Line:
         states |= {r: f"busy in cell {seq}, does not answer" for r, seq in away.items()}
         states |= dict.fromkeys(self.stopped, "stopped") | dict.fromkeys(self.dead, "dead")
         states |= dict.fromkeys(self.arriving, "starting")
+        fields = RankStatus._fields[1:-1]
         return tuple(
-            RankStatus(r, about["pid"], about["host"], about["device"], about["threads"], states[r])
+            RankStatus._make((r, *(about[field] for field in fields), states[r]))
             for r, about in sorted(self.about.items())
         )
 

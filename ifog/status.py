@@ -15,8 +15,9 @@ WAYS_OUT = "go on without with %bf heal, replace with %bf respawn, or begin afre
 class RankStatus(NamedTuple):
     """One rank.
 
-    ``state`` is "idle", "running", "waiting", "stopped", "dead", "starting" in place of a dead one,
-    or for a rank that was given up and still runs "busy in cell 3, does not answer".
+    ``wire`` says by what its messages travel. ``state`` is "idle", "running", "waiting", "stopped",
+    "dead", "starting" in place of a dead one, or for a rank that was given up and still runs "busy
+    in cell 3, does not answer".
     """
 
     rank: int
@@ -24,6 +25,7 @@ class RankStatus(NamedTuple):
     host: str
     device: str
     threads: int
+    wire: str
     state: str
 
 

@@ -276,4 +276,4 @@ class LocalTransport:
 
     def describe(self) -> dict[str, Any]:
         """What a status page says about this wire."""
-        return {"transport": "threads", "threads": True}
+        return {"transport": "threads", "wire": "threads of one process", "threads": True}

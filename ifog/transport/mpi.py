@@ -16,7 +16,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from mpi4py import MPI
 from ifog.errors import IfogError, PeerFailedError, TransportError
 from ifog.transport.base import Bytes, Letter, Request
 from ifog.transport.files import refused
+from ifog.transport.meeting import Meeting
 from ifog.transport.memory import MachineMemory, MachineRegion
 
 __all__ = ["MPITransport", "give_way"]
@@ -32,7 +33,6 @@ __all__ = ["MPITransport", "give_way"]
 _SPINS = 5
 _YIELDS = 55
 _CAUSE_TAG = 1
-_MEET_TAG = 2
 _CAUSE_BYTES = 2048
 _CAUSE_WAIT = 0.5  # seconds a rank looks for the reason after its communicator was revoked
 _LOOK_EVERY = 64  # idle sleeps between two looks for an abort message
@@ -53,34 +53,6 @@ def _machines(world: MPI.Intracomm) -> tuple[int, ...]:
 def _quietly(call: Callable[[], None]) -> None:
     with contextlib.suppress(MPI.Exception, NotImplementedError):
         call()
-
-
-class _Meeting:
-    """Messages between all ranks that each of them is ready to heal."""
-
-    def __init__(self, control: MPI.Intracomm, places: Mapping[int, int], me: int) -> None:
-        self._buffers: list[Bytes] = [np.zeros(1, np.uint8)]
-        self._sent: list[MPI.Request] = []
-        self._awaited: dict[int, MPI.Request] = {}
-        for rank, place in places.items():
-            if rank != me:
-                with contextlib.suppress(MPI.Exception):  # raised for a rank that is dead
-                    self._buffers.append(np.empty(1, np.uint8))
-                    message = [self._buffers[-1], MPI.BYTE]
-                    self._awaited[rank] = control.Irecv(message, place, _MEET_TAG)
-                    message = [self._buffers[0], MPI.BYTE]
-                    self._sent.append(control.Isend(message, place, _MEET_TAG))
-
-    def missing(self) -> tuple[int, ...]:
-        """The ranks that have not come, except those that died."""
-        for rank, request in list(self._awaited.items()):
-            try:
-                here = request.Test()
-            except MPI.Exception:
-                here = True
-            if here:
-                del self._awaited[rank]
-        return tuple(self._awaited)
 
 
 class _Request:
@@ -121,7 +93,7 @@ class MPITransport:
         self._places: dict[int, int] = {}  # of the ranks in the communicator
         self._bridge: MPI.Intercomm | None = None
         self._guard = threading.RLock()
-        self._meeting: _Meeting | None = None
+        self._meeting: Meeting | None = None
         self.pending: dict[int, _Request] = {}
         self._epoch = -1
         self._failed: tuple[int | None, str] | None = None
@@ -227,8 +199,8 @@ class MPITransport:
     def region(self, nbytes: int) -> MachineRegion:
         """A region in which this rank's part is ``nbytes`` zeros."""
         if self._memory is None:
-            apart, alone = len(set(self.machines)) > 1, refused()
-            self._memory = MachineMemory(self.rank, apart=apart, alone=alone)
+            apart = len(set(self.machines)) > 1
+            self._memory = MachineMemory(self.rank, apart=apart, alone=refused())
         return self._memory.region(nbytes)
 
     def idle(self, polls: int) -> None:
@@ -308,10 +280,16 @@ class MPITransport:
             time.sleep(1e-3)
         return self._peer_failed()
 
-    def _dead_ranks(self) -> list[int]:
+    def _failed_group(self) -> MPI.Group | None:
+        """The ranks that died, or None where this MPI does not survive that."""
         try:
-            group = self._comm.Get_failed()
+            return self._comm.Get_failed()
         except (MPI.Exception, NotImplementedError, AttributeError):
+            return None
+
+    def _dead_ranks(self) -> list[int]:
+        group = self._failed_group()
+        if group is None:
             return []
         places = group.Translate_ranks(None, self._comm.Get_group()) if group.size else []
         return [self.alive[place] for place in places if place >= 0]
@@ -326,7 +304,7 @@ class MPITransport:
     def meet(self) -> Generator[tuple[int, ...], None, None]:
         """Wait until every living rank is here, ready to heal; yields those that are not yet."""
         # What was received in a meeting that was interrupted is not sent again.
-        meeting = self._meeting = self._meeting or _Meeting(self._control, self._places, self.rank)
+        meeting = self._meeting = self._meeting or Meeting(self._control, self._places, self.rank)
         while missing := meeting.missing():
             yield missing
 
@@ -394,4 +372,9 @@ class MPITransport:
         """What a status page says about this wire."""
         library = MPI.Get_library_version().split(",")[0].strip()
         several = MPI.Query_thread() == MPI.THREAD_MULTIPLE
-        return {"transport": "mpi", "library": library, "threads": several, "epoch": self._epoch}
+        about = {
+            "library": library,
+            "threads": several,
+            "survives": self._failed_group() is not None,
+        }
+        return {"transport": "mpi", "wire": "MPI", "epoch": self._epoch, **about}

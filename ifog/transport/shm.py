@@ -158,4 +158,7 @@ class SharedTransport(MPITransport):
 
     def describe(self) -> dict[str, Any]:
         """What a status page says about this wire."""
-        return {**super().describe(), "shared memory": self._mail is not None}
+        about, shared = super().describe(), self._mail is not None
+        if shared:
+            about["wire"] = "shared memory" + " and MPI" * (len(set(self.machines)) > 1)
+        return about | {"shared memory": shared}
