@@ -85,7 +85,7 @@ def two_memories():
 def test_a_bell_drops_garbage_counts_it_and_still_answers(what):
     with two_memories() as (_, other, regions):
         asked = []
-        regions[1].answer(lambda rank, body: asked.append((rank, body)))
+        regions[1].answer(lambda rank, body, _: asked.append((rank, body)))
         for turn in range(1, 4):
             throw(other.bell.address, GARBAGE[what])
             eventually(lambda turn=turn: other.bell.forged == turn)
