@@ -218,13 +218,18 @@ class Buffers:
         self._held.clear()
         self.era += 1
 
-    def give(self, rank: int, gift: Gift, *, mutex: bool) -> Operation[float]:
-        """Put something into this rank's buffer on ``rank``; returns what ``acquire`` does."""
+    def give(self, rank: int, make: Callable[[], Gift], *, mutex: bool) -> Operation[float]:
+        """Put what ``make`` returns into this rank's buffer on ``rank``.
+
+        Returns:
+            What ``acquire`` does.
+        """
         me = self._context.rank
         near = self._region.near(rank)
         keys = self.keys([(rank, me)], mutex=mutex) if near else [(rank, me)] * mutex
         waited = yield from self.acquire(keys)
         try:
+            gift = make()
             if near:
                 self._slots[rank].take(me, gift)
             else:

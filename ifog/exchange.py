@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ifog.departures import Departures
 from ifog.errors import ArgumentError, MismatchError
 from ifog.handle import Handle, Moving, Operation
 from ifog.telemetry import now
@@ -226,7 +227,11 @@ def _lend(transport: Transport, outgoing: Mapping[int, Parcel]) -> dict[int, Loa
 
 
 def _post(
-    transport: Transport, tag: int, outgoing: Mapping[int, Parcel], loans: dict[int, Loan | None]
+    transport: Transport,
+    tag: int,
+    outgoing: Mapping[int, Parcel],
+    loans: dict[int, Loan | None],
+    departures: Departures | None,
 ) -> list[tuple[int, Request]]:
     """Send everything; returns what is not through yet, with its destination."""
     pending: list[tuple[int, Request]] = []
@@ -241,8 +246,13 @@ def _post(
         request = transport.send(head, destination, tag)
         if not request.test():
             pending.append((destination, request))
-        if loan is None and data is not None and data.size > _INLINE:
+        if loan is not None or data is None or data.size <= _INLINE:
+            continue
+        if departures is None or not departures.hold(destination, data):
             pending.append((destination, transport.isend(data, destination, tag)))
+    if departures is not None:
+        departures.sort()
+        departures.start(pending)
     return pending
 
 
@@ -253,16 +263,19 @@ def exchange(
     sources: Sequence[int],
     *,
     borrow: bool = False,
+    in_turn: bool = False,
 ) -> Operation[Arrivals]:
     """Send ``outgoing`` and receive one parcel from each of ``sources``.
 
     Yields the ranks still waited for; returns when all has arrived and all own buffers are free.
     With ``borrow`` it leaves large tensors where they are: the caller reads them, calls
-    ``give_back`` of what it got, whatever happens, and then waits for ``returned``.
+    ``give_back`` of what it got, whatever happens, and then waits for ``returned``. With
+    ``in_turn`` large payloads leave for other machines one after the other.
     """
     incoming = [_Incoming(transport, source, tag, borrow=borrow) for source in sources]
     loans = _lend(transport, outgoing)
-    sends = _post(transport, tag, outgoing, loans)
+    departures = Departures(transport, tag) if in_turn and len(outgoing) > 1 else None
+    sends = _post(transport, tag, outgoing, loans, departures)
     parcels: dict[int, Parcel] = {}
     borrowed: dict[int, bytes] = {}
     last_at, last_from = 0.0, -1
@@ -282,6 +295,8 @@ def exchange(
         incoming = awaited
         # Each is asked, so that a large payload moves even while its header has not been taken.
         sends = [send for send in sends if not send[1].test()]
+        if departures is not None:
+            departures.start(sends)
         if not incoming and not sends:
             break
         peers = tuple([arrival.source for arrival in incoming] or [send[0] for send in sends])

@@ -195,7 +195,9 @@ def mix(
         for dst, factor in plan.dst.items()
     }
     transport = context.transport
-    arrivals = yield from exchange(transport, tag, outgoing, tuple(plan.src), borrow=True)
+    arrivals = yield from exchange(
+        transport, tag, outgoing, tuple(plan.src), borrow=True, in_turn=True
+    )
     try:
         require_same_form(op, context.rank, arrivals.parcels, kind)
         same(op, context.rank, parcel, arrivals.parcels)

@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -163,15 +164,18 @@ class Window:
         own = factor(self_weight, self.tensor.dtype, "self_weight", op)
         weights = self._factors(dst_weights, context.weights.dst, "dst_weights", op)
         clockwise = sorted(weights, key=lambda rank: (rank - me) % context.size)
-        carries_p = context.windows_carry_p
+        carries_p, adds = context.windows_carry_p, op == "win_accumulate"
+
+        def gift(weight: float) -> Gift:
+            return Gift(x, weight, adds, weight * self.p if carries_p else None)
+
+        # Made when it is given: data and p must be of the same moment.
+        gifts = {rank: partial(gift, weight) for rank, weight in weights.items()}
 
         def steps() -> Operation[Outcome]:
             waited, last = 0.0, -1
             for rank in clockwise:
-                weight = weights[rank]
-                share = weight * self.p if carries_p else None
-                gift = Gift(x, weight, op == "win_accumulate", share)
-                since = yield from memory.give(rank, gift, mutex=require_mutex)
+                since = yield from memory.give(rank, gifts[rank], mutex=require_mutex)
                 if since:
                     waited, last = since, rank
             if own != 1:

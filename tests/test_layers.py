@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
     ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
-    ("exchange", "kernels", "packing", "problems"),
+    ("departures", "exchange", "kernels", "packing", "problems"),
     ("bundles", "context", "healing", "plans", "watching"),
     ("deadlines", "edges", "operation", "recorder"),
     ("ops", "neighbors", "neighborhood", "living"),
