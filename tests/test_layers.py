@@ -9,9 +9,23 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+GRAPHS = (
+    "adjacency",
+    "base_graphs",
+    "fastest",
+    "graph_report",
+    "links",
+    "matcha",
+    "random_graphs",
+    "random_schedules",
+    "rounds",
+    "schedules",
+    "topology",
+    "weights",
+)
 LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
-    ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
+    ("transport", "handle", "layout", "survival", "tracks", *GRAPHS),
     ("departures", "exchange", "kernels", "packing", "problems"),
     ("bundles", "context", "healing", "plans", "watching"),
     ("deadlines", "edges", "operation", "recorder"),
@@ -47,9 +61,7 @@ CLIENT = (
         "manifest",
         "numbers",
         "quantities",
-        "topology",
-        "weights",
-        "schedules",
+        *GRAPHS,
     ),
     (
         "watchdog",
@@ -86,7 +98,8 @@ ONLY_IN = {
     "ipyparallel": {"answers", "bluefog", "cluster", "launcher", "line", "engine", "iopub"},
     "anywidget": {"widgets"},
     "plotly": {"widgets"},
-    "torch": {name for layer in LAYERS for name in layer} - {"telemetry", "errors", "manifest"},
+    "torch": {name for layer in LAYERS for name in layer}
+    - {"telemetry", "errors", "manifest", *GRAPHS},
 }
 ONLY_AT_RUN_TIME = {
     ("context", "recorder"),  # init begins the timeline that the environment asks for
