@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
     ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
-    ("algorithms", "exchange", "kernels", "packing", "problems"),
+    ("algorithms", "exchange", "kernels", "packing", "problems", "sampling"),
     ("slots",),
     ("hosting",),
     ("agents",),

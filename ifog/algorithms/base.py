@@ -140,8 +140,8 @@ class Samples(Grad, Protocol):
     def each(self, x: Tensor) -> Tensor:
         """[n, ...] -> [n, m, ...]: the gradients of all samples."""
 
-    def one(self, x: Tensor, which: Tensor) -> Tensor:
-        """[n, ...], [n] -> [n, ...]: the gradient of sample ``which[i]`` of each agent."""
+    def some(self, x: Tensor, which: Tensor) -> Tensor:
+        """[n, ...], [n, batch] -> [n, ...]: the mean gradient of samples ``which`` of each."""
 
 
 class Compressor(Protocol):
