@@ -138,6 +138,10 @@ class LeastSquares:
         """The largest eigenvalue of any Hessian here, L."""
         return float(torch.linalg.eigvalsh(self.normal_form[0]).max())
 
+    def zeros(self) -> Tensor:
+        """[n, d] zeros, to start from."""
+        return torch.zeros_like(self.features[:, 0])
+
     def take(self, agents: Tensor | Sequence[int]) -> LeastSquares:
         """The problem of some of these agents."""
         rows = _rows(self.agents, agents)
@@ -256,6 +260,10 @@ class Logistic:
             x = x - torch.linalg.solve(curvature + self.decay * eye, union(x)[0])
         return x[0]
 
+    def zeros(self) -> Tensor:
+        """[n, d] zeros, to start from."""
+        return torch.zeros_like(self.features[:, 0])
+
     def take(self, agents: Tensor | Sequence[int]) -> Logistic:
         """The problem of some of these agents."""
         rows = _rows(self.agents, agents)
@@ -319,6 +327,10 @@ class Quadratics:
     def optimum(self) -> Tensor:
         """[d] the minimum of the mean of f_i over the agents here."""
         return (self.h * self.b).sum(0) / self.h.sum(0)
+
+    def zeros(self) -> Tensor:
+        """[n, d] zeros, to start from."""
+        return torch.zeros_like(self.b)
 
     def take(self, agents: Tensor | Sequence[int]) -> Quadratics:
         """The problem of some of these agents."""

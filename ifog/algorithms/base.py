@@ -31,6 +31,7 @@ __all__ = [
     "Under",
     "column",
     "descend",
+    "iterate",
     "per_agent",
     "scheduled",
 ]
@@ -170,7 +171,7 @@ class Algorithm(NamedTuple):
     """
 
     init: Callable[[Tensor], State]
-    step: Callable[[State, Grad, Any], State]
+    step: Callable[[State, Any, Any], State]
     needs: tuple[Need, ...] = ()
 
 
@@ -201,6 +202,24 @@ def scheduled(make: Callable[[int], Algorithm]) -> Algorithm:
         return Scheduled(state.x, state, s.k + 1)
 
     return Algorithm(init, step, first.needs)
+
+
+def iterate(algorithm: Algorithm, x: Tensor, grad: Grad, mix: Any, steps: int) -> State:
+    """The State after ``steps`` steps from x [n, ...].
+
+    Example:
+        >>> from ifog import MatrixMixer, ring
+        >>> from ifog.algorithms import extra
+        >>> from ifog.problems import quadratics
+        >>> problem = quadratics(8)
+        >>> state = iterate(extra(0.1), problem.zeros(), problem, MatrixMixer(ring(8)), 400)
+        >>> float((state.x - problem.optimum()).abs().max()) < 1e-9
+        True
+    """
+    state = algorithm.init(x)
+    for _ in range(steps):
+        state = algorithm.step(state, grad, mix)
+    return state
 
 
 def descend(x: Tensor, g: Tensor, lr: Rate) -> Tensor:
