@@ -21,7 +21,7 @@ from ifog.hosting import Arrays, Hosts, Share, Traffic, arrays
 __all__ = ["Carrier", "Graph", "MatrixMixer"]
 
 Graph: TypeAlias = "nx.DiGraph | Arrays | Callable[[int], nx.DiGraph | Arrays]"
-_KEPT = 64  # rounds whose matrices are kept, where a schedule repeats
+_KEPT = 1 << 22  # links whose matrices are kept, where a schedule repeats
 
 
 class Carrier(Protocol):
@@ -117,6 +117,7 @@ class MatrixMixer:
             )
         self._carrier: Carrier = carrier or _Here()
         self._shares: OrderedDict[int, Share] = OrderedDict()
+        self._links = 0
         self.step = 0
         self.total = self._arrays(0).n
         if self.total < self._carrier.count:
@@ -158,23 +159,24 @@ class MatrixMixer:
         """
         return self._static("slots").slots
 
-    def swap(self, x: Tensor) -> Tensor:
+    def swap(self, *xs: Tensor) -> Any:
         """What the neighbours say to each agent: ``swap(x)[i, s] = x[j, t]``.
 
-        Here j is in slot s of i, and i in slot t of j. Each edge carries its own row.
+        Here j is in slot s of i, and i in slot t of j. Each edge carries its own rows.
 
         Raises:
             ArgumentError: the graph changes from round to round, or a link goes one way only.
         """
         share = self._static("swap")
-        self._require_rows([x])
-        if x.shape[:2] != share.slots.ids.shape:
-            raise ArgumentError(
-                f"swap: x has shape {tuple(x.shape)}, but the slots of the agents here are "
-                f"{tuple(share.slots.ids.shape)}: a row for each agent and neighbour"
-            )
-        (table,) = self._carrier.tables([x.flatten(0, 1)], share.edge_traffic).wait()
-        return share.swapped(table)
+        self._require_rows(xs)
+        for x in xs:
+            if x.shape[:2] != share.slots.ids.shape:
+                raise ArgumentError(
+                    f"swap: a tensor has shape {tuple(x.shape)}, but the slots of the agents here "
+                    f"are {tuple(share.slots.ids.shape)}: a row for each agent and neighbour"
+                )
+        tables = self._carrier.tables([x.flatten(0, 1) for x in xs], share.edge_traffic).wait()
+        return _one_or_all([share.swapped(table) for table in tables])
 
     def _next(self, xs: Sequence[Tensor]) -> Share:
         self._require_rows(xs)
@@ -184,9 +186,10 @@ class MatrixMixer:
     def _share(self, step: int) -> Share:
         round_ = step if self._period is None else step % self._period
         if round_ not in self._shares:
-            self._shares[round_] = Share(self._arrays(round_), self._hosts)
-            if len(self._shares) > _KEPT:
-                self._shares.popitem(last=False)
+            share = self._shares[round_] = Share(self._arrays(round_), self._hosts)
+            self._links += share.links
+            while self._links > _KEPT and len(self._shares) > 1:
+                self._links -= self._shares.popitem(last=False)[1].links
         return self._shares[round_]
 
     def _arrays(self, step: int) -> Arrays:

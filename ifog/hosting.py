@@ -107,10 +107,12 @@ class Share:
 
     Attributes:
         traffic: for rows that are agents.
+        links: how many the graph has.
     """
 
     def __init__(self, graph: Arrays, hosts: Hosts) -> None:
         self._graph, self._hosts = graph, hosts
+        self.links = len(graph.source)
         self._here = hosts.mine
         mine = np.arange(self._here.start, self._here.stop)
         # _heard: every agent whose row is in the table, in this order.

@@ -13,7 +13,7 @@ LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
     ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
     ("algorithms", "exchange", "kernels", "packing", "problems", "sampling"),
-    ("slots",),
+    ("compression", "slots"),
     ("hosting",),
     ("agents",),
     ("bundles", "context", "healing", "plans", "watching"),

@@ -96,11 +96,11 @@ class Mix(Protocol):
     def slots(self) -> Slots:
         """The neighbours; for graphs that do not change."""
 
-    def swap(self, x: Tensor) -> Tensor:
+    def swap(self, *xs: Tensor) -> Any:
         """What the neighbours say to each agent, from what each says to its neighbours.
 
-        x [n, degree, ...] -> [n, degree, ...]: ``swap(x)[i, s] = x[j, t]`` where j is in slot s of
-        i and i is in slot t of j. For undirected graphs that do not change.
+        Each x [n, degree, ...] -> [n, degree, ...]: ``swap(x)[i, s] = x[j, t]`` where j is in slot
+        s of i and i is in slot t of j. For undirected graphs that do not change.
         """
 
 
