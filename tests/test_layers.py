@@ -39,7 +39,7 @@ LAYERS = (
     ("checkpoint", "inference", "parameters", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("flat", "mixing"),
-    ("carriers", "optim_arguments", "pipeline", "window_mixing"),
+    ("carriers", "conformance", "delays", "optim_arguments", "pipeline", "window_mixing"),
     ("optim",),
     (
         "testing",
