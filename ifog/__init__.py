@@ -150,7 +150,7 @@ _HOME = {
     "window_mixing": ("push_sum_mixer", "window_mixer"),
     "windows": ("Window",),
 }
-_MODULES = ("algorithms", "problems", "schedules", "topology", "weights")
+_MODULES = ("algorithms", "problems", "schedules", "simulate", "topology", "weights")
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: PLE0604 - the table above is the list, spelled once

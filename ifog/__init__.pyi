@@ -3,6 +3,7 @@ from typing import Any
 from ifog import algorithms as algorithms
 from ifog import problems as problems
 from ifog import schedules as schedules
+from ifog import simulate as simulate
 from ifog import topology as topology
 from ifog import weights as weights
 from ifog.agents import MatrixMixer as MatrixMixer

@@ -30,6 +30,7 @@ LAYERS = (
     ("compression", "slots"),
     ("hosting",),
     ("agents",),
+    ("affine", "cost", "progress", "side_by_side", "sweeps"),
     ("bundles", "context", "healing", "plans", "watching"),
     ("deadlines", "edges", "operation", "recorder"),
     ("ops", "neighbors", "neighborhood", "living"),
@@ -41,6 +42,10 @@ LAYERS = (
     ("flat", "mixing"),
     ("carriers", "conformance", "delays", "optim_arguments", "pipeline", "window_mixing"),
     ("optim",),
+    ("channels", "modelled"),
+    ("simulation",),
+    ("simulated",),
+    ("simulate",),
     (
         "testing",
         "demo_ranks",
