@@ -58,6 +58,14 @@ class Affine(NamedTuple):
     fixed: Tensor | None
 
 
+class _Map(NamedTuple):
+    """What some steps do: ``s+ = matrix s + shift``."""
+
+    steps: int
+    matrix: Tensor
+    shift: Tensor
+
+
 class _Moment(NamedTuple):
     """A State of one run, and the number of its next round."""
 
@@ -80,16 +88,14 @@ def analysed(algorithm: Algorithm, x: Tensor, make: Make, period: int) -> Affine
         moment = _walk(algorithm, begin, make, -(-_WARM // steps) * steps)
         if len(_row(moment.state)) > _MOST:
             return None
-        after = _walk(algorithm, moment, make, steps)
-        map_, r = _map(algorithm, moment, make, steps)
-        twice = _row(_walk(algorithm, after, make, steps).state)
-        scale = 1 + float(_row(after.state).abs().max())
-        if bool(((map_ @ _row(after.state) + r - twice).abs() <= _TOLERANCE * scale).all()):
+        found = _map(algorithm, moment, make, steps)
+        if _repeats(algorithm, moment, make, found):
             break
     else:
         return None
-    if not _is_affine(algorithm, moment, make, steps, map_):
+    if not _is_affine(algorithm, moment, make, found):
         return None
+    map_, r = found.matrix, found.shift
     values = np.linalg.eigvals(map_.cpu().numpy())
     others = values[np.abs(values - 1) > _ONE]
     largest = float(np.abs(others).max(initial=0.0))
@@ -121,7 +127,7 @@ def _ends(algorithm: Algorithm, moment: _Moment, make: Make, steps: int, rows: T
     return torch.cat([tensor.reshape(len(rows), -1) for tensor in _tensors(state)], dim=1)
 
 
-def _map(algorithm: Algorithm, moment: _Moment, make: Make, steps: int) -> tuple[Tensor, Tensor]:
+def _map(algorithm: Algorithm, moment: _Moment, make: Make, steps: int) -> _Map:
     start = _row(moment.state)
     scale = 1 + float(start.abs().max())
     away = torch.cat(
@@ -129,17 +135,28 @@ def _map(algorithm: Algorithm, moment: _Moment, make: Make, steps: int) -> tuple
     )
     ends = _ends(algorithm, moment, make, steps, start + away)
     map_ = ((ends[1:] - ends[0]) / scale).T
-    return map_, ends[0] - map_ @ start
+    return _Map(steps, map_, ends[0] - map_ @ start)
 
 
-def _is_affine(algorithm: Algorithm, moment: _Moment, make: Make, steps: int, map_: Tensor) -> bool:
+def _repeats(algorithm: Algorithm, moment: _Moment, make: Make, found: _Map) -> bool:
+    """Whether the next steps are the same map, over and over: local steps come to an end."""
+    for _ in range(-(-_LONGEST // found.steps) + 1):
+        after = _walk(algorithm, moment, make, found.steps)
+        gap = found.matrix @ _row(moment.state) + found.shift - _row(after.state)
+        if not bool((gap.abs() <= _TOLERANCE * (1 + _row(after.state).abs().max())).all()):
+            return False
+        moment = after
+    return True
+
+
+def _is_affine(algorithm: Algorithm, moment: _Moment, make: Make, found: _Map) -> bool:
     start = _row(moment.state)
     scale = 1 + float(start.abs().max())
     probe = scale * torch.randn(2, len(start), generator=torch.Generator().manual_seed(0))
     probe = torch.cat([torch.zeros(1, len(start)), probe]).to(start)
-    ends = _ends(algorithm, moment, make, steps, start + probe)
-    left = ends[1:] - ends[0] - probe[1:] @ map_.T
-    return bool((left.abs() <= _TOLERANCE * scale * (1 + map_.abs().sum(1))).all())
+    ends = _ends(algorithm, moment, make, found.steps, start + probe)
+    left = ends[1:] - ends[0] - probe[1:] @ found.matrix.T
+    return bool((left.abs() <= _TOLERANCE * scale * (1 + found.matrix.abs().sum(1))).all())
 
 
 def _sum_of_powers(map_: Tensor, doublings: int) -> Tensor:

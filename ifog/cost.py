@@ -47,12 +47,13 @@ class CostModel:
 
 
 class RoundTimes(NamedTuple):
-    """One round of each agent; ``late`` is whom it heard last, -1 where nobody was waited for."""
+    """One round of each agent."""
 
     start: Real  # [n] seconds, when it began to send
     end: Real  # [n] when everything had arrived
     wait: Real  # [n] of these, until the last neighbour began to send
-    late: Whole  # [n]
+    late: Whole  # [n] whom it heard last, -1 where it waited for nobody
+    messages: int  # of all agents
 
 
 class Clocks:
@@ -101,7 +102,7 @@ class Clocks:
             late[target[holding]] = source[holding]
             late[wait == 0] = -1
         self.now = end
-        return RoundTimes(start, end, wait, late)
+        return RoundTimes(start, end, wait, late, len(source))
 
     def reduce(self, nbytes: int) -> None:
         """Everybody gets a sum over all: up a binary tree, and down."""

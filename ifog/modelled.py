@@ -61,7 +61,7 @@ class Recorder:
             self._rounds[self._done] = _Round(links, nbytes, times)
         self._done += 1
         self._clock, self._wait = times.end, self._wait + times.wait
-        self._nbytes += nbytes * len(links.source)
+        self._nbytes += nbytes * times.messages
 
     def look(self, x: Tensor) -> None:
         """A step is over, after which agents have x [n, ...]."""

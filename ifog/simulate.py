@@ -33,7 +33,7 @@ from ifog.rounds import Drawn, Periodic, Schedule, constant, links_of, mean_grap
 from ifog.schedules import named
 from ifog.side_by_side import moved, require
 from ifog.simulated import Trace
-from ifog.simulation import Group, Mixers, Setup, Until, oracle_of, simulate
+from ifog.simulation import Group, Mixers, Setup, Until, fewer_threads, oracle_of, simulate
 from ifog.sweeps import batches, parameters
 from ifog.telemetry import Event, now
 
@@ -224,7 +224,8 @@ def _analysed(
 ) -> Affine | None:
     """What linear algebra says of one run, if its graph repeats and nothing is left to chance."""
     period = getattr(setup.schedule, "period", None)
-    if period is None or setup.weather != Weather() or setup.start.numel() > _ANALYSED:
+    chance = hasattr(setup.problem, "seed") or setup.weather != Weather()
+    if period is None or chance or setup.start.numel() > _ANALYSED:
         return None
     algorithm = make(**{key: value for key, value in run.items() if key != "seed"})
     x = setup.start.double().cpu()
@@ -235,7 +236,7 @@ def _analysed(
         mixers = Mixers(algorithm, setup.schedule, seeds, weather=Weather(), device=x.device)
         return oracle_of(problem, seeds), mixers
 
-    with torch.no_grad():
+    with torch.no_grad(), fewer_threads(x.numel()):
         return analysed(algorithm, x, at, period)
 
 
@@ -306,7 +307,7 @@ def _optimum(problem: Any, given: Tensor | bool, x: Tensor) -> Tensor | None:
     if hasattr(type(inner), "normal_form") and x.numel() * x[0].numel() > _HESSIANS:
         return None  # it would take a matrix for every agent
     found: Tensor = inner.optimum()
-    return found
+    return found if bool(torch.isfinite(found).all()) else None
 
 
 def _name(algorithm: Any) -> str:

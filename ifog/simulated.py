@@ -108,13 +108,19 @@ class Trace:
         return float(apart.square().mean().sqrt() / (target.norm() or 1.0))
 
     def rate(self, run: int = 0) -> float | None:
-        """The factor per step with which a run's curve fell, just before it came to rest.
+        """The factor on the error per step, measured where a run's curve nears its end.
 
-        Of a curve that comes to rest at a bias, the factor on what is above it.
+        Of local steps, which go up and down, that of what the curve stays below. None where it has
+        come to rest at a bias.
         """
-        curve = np.abs(self.main[run] - (self.floor(run) or 0.0))
-        least = float(np.nanmin(curve))
-        end = int(np.argmax(curve <= 10 * least)) + 1 if least > 0 else len(curve)
+        curve = self.main[run][np.isfinite(self.main[run])]
+        if self.floor(run) is not None or len(curve) < 2:
+            return None
+        if curve[-1] < curve[0]:
+            curve = np.maximum.accumulate(curve[::-1])[::-1]
+        bottom = 10 * float(curve[curve > 0].min(initial=np.inf))
+        deep = 10 * bottom < curve.max()  # what is below may be rounding
+        end = int(np.argmax(curve <= bottom)) + 1 if deep else len(curve)
         return contraction_rate(self.steps[:end].tolist(), curve[:end].tolist(), 0.0)
 
     def floor(self, run: int = 0) -> float | None:

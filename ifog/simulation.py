@@ -21,7 +21,7 @@ from ifog.rounds import Schedule, links_of
 from ifog.side_by_side import SideBySide, seeded
 from ifog.weights import column_stochastic, row_stochastic
 
-__all__ = ["Group", "Mixers", "Setup", "Until", "oracle_of", "simulate"]
+__all__ = ["Group", "Mixers", "Setup", "Until", "fewer_threads", "oracle_of", "simulate"]
 
 Ended: TypeAlias = Literal["steps", "until", "diverged"]
 _SMALL = 200_000  # numbers of all agents
@@ -153,7 +153,7 @@ def oracle_of(problem: Any, seeds: Sequence[int]) -> Any:
 
 
 @contextmanager
-def _fewer_threads(numbers: int) -> Iterator[None]:
+def fewer_threads(numbers: int) -> Iterator[None]:
     """One thread where a step is so short that threads would wait for each other."""
     before = torch.get_num_threads()
     if numbers < _SMALL:
@@ -166,7 +166,7 @@ def _fewer_threads(numbers: int) -> Iterator[None]:
 
 def simulate(setup: Setup, algorithm: Algorithm, seeds: Sequence[int]) -> Group:
     """Run an algorithm with several seeds side by side."""
-    with torch.no_grad(), _fewer_threads(setup.start.numel() * len(seeds)):
+    with torch.no_grad(), fewer_threads(setup.start.numel() * len(seeds)):
         return _simulated(setup, algorithm, seeds)
 
 

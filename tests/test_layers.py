@@ -27,7 +27,7 @@ LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
     ("transport", "handle", "layout", "survival", "tracks", *GRAPHS),
     ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
-    ("compression", "slots"),
+    ("compression", "networks", "slots"),
     ("hosting",),
     ("agents",),
     ("affine", "cost", "progress", "side_by_side", "sweeps"),
