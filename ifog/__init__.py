@@ -14,6 +14,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "agents": ("MatrixMixer",),
+    "carriers": ("agent_mixer",),
     "checkpoint": ("load", "save"),
     "cluster": ("Cell", "CellResult", "Cluster"),
     "context": ("init", "is_initialized", "rank", "shutdown", "size"),
@@ -131,11 +133,12 @@ _HOME = {
     "window_mixing": ("push_sum_mixer", "window_mixer"),
     "windows": ("Window",),
 }
+_MODULES = ("algorithms",)
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: PLE0604 - the table above is the list, spelled once
     "__version__",
-    *sorted(_MODULE_OF),
+    *sorted([*_MODULE_OF, *_MODULES]),
 ]
 
 # In a checkout magics/ and widgets/ stand beside ifog/, not in it: run from there without an
@@ -146,6 +149,8 @@ if not (_Path(__path__[0]) / "widgets").is_dir() and (_root / "widgets" / "__ini
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"ifog.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ifog' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"ifog.{_MODULE_OF[name]}"), name)

@@ -1,5 +1,8 @@
 from typing import Any
 
+from ifog import algorithms as algorithms
+from ifog.agents import MatrixMixer as MatrixMixer
+from ifog.carriers import agent_mixer as agent_mixer
 from ifog.checkpoint import load as load
 from ifog.checkpoint import save as save
 from ifog.cluster import Cell as Cell

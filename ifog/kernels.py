@@ -3,20 +3,33 @@
 Uniform averages are summed first and divided once: equal inputs then give exactly that input for
 counts that are powers of two, and tiny doubles are not lost to a multiply-add. Other weights stay
 float64 Python numbers until they meet the tensor. Half precision is summed in float32. Large
-tensors are summed piece by piece, so that each is read from main memory once.
+tensors are summed piece by piece, so that each is read from main memory once. Many agents in one
+process are multiplied by a sparse matrix.
 """
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
 
-__all__ = ["accumulation_dtype", "mean", "summed", "weighted_sum"]
+__all__ = ["Product", "accumulation_dtype", "mean", "summed", "weighted_sum"]
+
+Whole: TypeAlias = npt.NDArray[np.integer]
+Real: TypeAlias = npt.NDArray[np.floating]
 
 _HALF = (torch.float16, torch.bfloat16)
 _PIECE = 1 << 20  # bytes of one tensor that are summed at a time, measured from 16 to 100 MB
 Pieces = Sequence[torch.Tensor]
+_QUIETLY = threading.Lock()
+_HAS_MKL: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call] # torch's
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -114,3 +127,52 @@ def _by_pieces(
             sum_up([piece.to(dtype) for piece in pieces], total)
             target.copy_(total)
     return result
+
+
+class Product:
+    """A sparse matrix W that multiplies stacked tensors: ``y_v = sum_u W[v, u] x_u``.
+
+    Row v holds the entries ``first[v]`` to ``first[v + 1]``, which are summed in this order.
+
+    Args:
+        first: [rows + 1].
+        column: [entries] which row of x each multiplies.
+        weight: [entries] by how much.
+        width: how many rows x has.
+    """
+
+    def __init__(self, first: Whole, column: Whole, weight: Real, width: int) -> None:
+        self._first = torch.from_numpy(first.astype(np.int32))
+        self._column = torch.from_numpy(column.astype(np.int32))
+        self._weight = torch.from_numpy(weight.astype(np.float64))
+        self._shape = (len(first) - 1, width)
+        self._ready: dict[tuple[torch.dtype, torch.device], Callable[[Tensor], Tensor]] = {}
+
+    @torch.no_grad()
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[width, ...] -> [rows, ...], a new tensor of the same dtype and device."""
+        dtype = accumulation_dtype(x.dtype)
+        key = (dtype, x.device)
+        if key not in self._ready:
+            self._ready[key] = self._kernel(*key)
+        flat = x.detach().reshape(len(x), -1).to(dtype)
+        return self._ready[key](flat).to(x.dtype).view(self._shape[0], *x.shape[1:])
+
+    def _kernel(self, dtype: torch.dtype, device: torch.device) -> Callable[[Tensor], Tensor]:
+        first, column = self._first.to(device), self._column.to(device)
+        weight = self._weight.to(device, dtype)
+        if dtype is torch.float64 and (device.type != "cpu" or _HAS_MKL):
+            matrix = _csr(first, column, weight, self._shape)
+            return lambda flat: matrix @ flat
+        # Gather and weighted sum in one pass; torch has no vector instructions for doubles here.
+        starts = first[:-1]
+        return lambda flat: embedding_bag(
+            column, flat, starts, mode="sum", per_sample_weights=weight
+        )
+
+
+def _csr(first: Tensor, column: Tensor, weight: Tensor, shape: tuple[int, int]) -> Tensor:
+    with _QUIETLY, warnings.catch_warnings():
+        # That these are in beta is said once a process, to whoever comes first.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(first, column, weight, shape, check_invariants=False)

@@ -19,13 +19,15 @@ def test_all_is_sorted_and_every_name_exists():
     assert names == sorted(names)
     assert len(set(names)) == len(names)
     for name in names:
-        assert getattr(ifog, name).__module__.startswith("ifog.")
+        found = getattr(ifog, name)
+        home = found.__name__ if inspect.ismodule(found) else found.__module__
+        assert home.startswith("ifog.")
         assert name in dir(ifog)
 
 
 def test_completion_offers_public_names_only():
     shown = [name for name in dir(ifog) if not name.startswith("__")]
-    assert sorted(ifog._MODULE_OF) == shown
+    assert sorted([*ifog._MODULE_OF, *ifog._MODULES]) == shown
 
 
 def test_the_stub_lists_the_same_names():
@@ -37,11 +39,11 @@ def test_the_stub_lists_the_same_names():
         for alias in node.names
     }
     home = {name: f"ifog.{module}" for name, module in ifog._MODULE_OF.items()}
-    assert stubbed == home
+    assert stubbed == home | dict.fromkeys(ifog._MODULES, "ifog")
 
 
 def test_every_public_name_has_a_docstring():
-    for name in ifog._MODULE_OF:
+    for name in (*ifog._MODULE_OF, *ifog._MODULES):
         assert inspect.getdoc(getattr(ifog, name)), name
 
 

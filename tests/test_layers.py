@@ -12,7 +12,10 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
     ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
-    ("departures", "exchange", "kernels", "packing", "problems"),
+    ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
+    ("compression", "slots"),
+    ("hosting",),
+    ("agents",),
     ("bundles", "context", "healing", "plans", "watching"),
     ("deadlines", "edges", "operation", "recorder"),
     ("ops", "neighbors", "neighborhood", "living"),
@@ -22,7 +25,7 @@ LAYERS = (
     ("checkpoint", "inference", "parameters", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("flat", "mixing"),
-    ("optim_arguments", "pipeline", "window_mixing"),
+    ("carriers", "optim_arguments", "pipeline", "window_mixing"),
     ("optim",),
     (
         "testing",
@@ -168,3 +171,12 @@ def test_the_twins_of_the_package_are_never_imported_by_their_folder_names():
     for _, path in sources():
         for module, _ in runtime_imports(path):
             assert module.split(".")[0] not in ("magics", "widgets"), path
+
+
+def test_algorithms_know_nothing_but_torch_and_each_other():
+    for _, path in sources():
+        if path.parent.name != "algorithms":
+            continue
+        ours = {module for module, _ in runtime_imports(path) if module.startswith("ifog.")}
+        others = {module for module in ours if not module.startswith("ifog.algorithms")}
+        assert others <= {"ifog.errors"}, path

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from spmd import near
 
 from ifog.errors import ArgumentError
-from ifog.problems import digits_shard
+from ifog.problems import (
+    digits_shard,
+    least_squares,
+    logistic,
+    quadratics,
+    reference_problem,
+)
+from ifog.sampling import Noisy, Sampled
 
 
 def rows(x):
@@ -75,3 +83,76 @@ def test_shards_are_ready_for_torch():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ArgumentError, match=message):
         call()
+
+
+PROBLEMS = {
+    "least squares": lambda agents: least_squares(agents, dimension=4, samples=7, noise=0.1),
+    "logistic": lambda agents: logistic(agents, dimension=4, samples=7),
+    "quadratics": lambda agents: quadratics(agents, dimension=4),
+}
+
+
+def points(n):
+    return torch.randn(n, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("make", PROBLEMS.values(), ids=PROBLEMS)
+def test_row_i_is_the_gradient_of_the_loss_of_agent_i(make):
+    problem, x = make(6), points(6).requires_grad_()
+    (gradients,) = torch.autograd.grad(problem.loss(x).sum(), x)
+    assert near(problem(x.detach()), gradients, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", PROBLEMS.values(), ids=PROBLEMS)
+def test_the_data_of_an_agent_do_not_depend_on_who_hosts_it(make):
+    x, some = points(6), torch.tensor([1, 4])
+    whole = make(6)(x)
+    assert near(make(some)(x[some]), whole[some])
+    assert near(make(6).take(some)(x[some]), whole[some])
+    with pytest.raises(ArgumentError, match="cannot give"):
+        make(some).take([2])
+
+
+@pytest.mark.parametrize("make", PROBLEMS.values(), ids=PROBLEMS)
+def test_the_mean_gradient_vanishes_at_the_optimum_and_the_local_ones_do_not(make):
+    problem = make(6)
+    gradients = problem(problem.optimum().expand(6, 4))
+    assert near(gradients.mean(0), torch.zeros(4, dtype=torch.float64), atol=1e-12)
+    assert gradients.norm(dim=1).min() > 0.01
+
+
+@pytest.mark.parametrize("name", ["least squares", "quadratics"])
+def test_the_prox_is_where_the_gradient_balances_the_pull(name):
+    problem, v, c = PROBLEMS[name](6), points(6), 0.7
+    x = problem.prox(v, c)
+    assert near(problem(x) + c * (x - v), torch.zeros_like(x), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["least squares", "logistic"])
+def test_the_samples_gradients_make_up_the_whole_one(name):
+    problem, x = PROBLEMS[name](6), points(6)
+    each = problem.each(x)
+    assert near(each.mean(1), problem(x), atol=1e-13)
+    which = torch.tensor([[0, 3]]).expand(6, 2)
+    assert near(problem.some(x, which), each[:, [0, 3]].mean(1), atol=1e-13)
+
+
+def test_stochastic_gradients_are_drawn_for_the_agent_and_the_call():
+    problem, x, some = PROBLEMS["logistic"](6), points(6), torch.tensor([1, 4])
+    for make in (lambda p: Sampled(p, 2, seed=3), lambda p: Noisy(p, 0.5, seed=3)):
+        whole, part = make(problem), make(problem.take(some))
+        first, second = whole(x), whole(x)
+        assert not near(first, second)
+        assert near(part(x[some]), first[some])
+        assert near(part(x[some]), second[some])
+        many = torch.stack([whole(x) for _ in range(4000)])
+        spread = 5 * many.std(0) / 4000**0.5  # five standard errors
+        assert bool(((many.mean(0) - problem(x)).abs() < spread).all())
+
+
+def test_the_reference_problem_is_as_heterogeneous_as_documented():
+    problem = reference_problem()
+    optimum = problem.optimum()
+    assert abs(problem.smoothness() - 2.664) < 5e-4
+    assert abs(float(optimum.norm()) - 5.4856) < 5e-5
+    assert abs(float(problem(optimum.expand(8, 20)).norm(dim=1).mean()) - 4.495) < 5e-4
