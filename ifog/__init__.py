@@ -45,6 +45,7 @@ _HOME = {
         "out_neighbor_machine_ranks",
         "set_machine_topology",
     ),
+    "metrics": ("check_copies", "check_sums", "log"),
     "mixing": (
         "Mixer",
         "allreduce_mixer",

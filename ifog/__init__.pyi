@@ -42,6 +42,9 @@ from ifog.machines import machine_rank as machine_rank
 from ifog.machines import machine_size as machine_size
 from ifog.machines import out_neighbor_machine_ranks as out_neighbor_machine_ranks
 from ifog.machines import set_machine_topology as set_machine_topology
+from ifog.metrics import check_copies as check_copies
+from ifog.metrics import check_sums as check_sums
+from ifog.metrics import log as log
 from ifog.mixing import Mixer as Mixer
 from ifog.mixing import allreduce_mixer as allreduce_mixer
 from ifog.mixing import hierarchical_mixer as hierarchical_mixer

@@ -132,6 +132,7 @@ class Context:
         self.steps: Counter[tuple[str, str]] = Counter()
         self.unnamed: Counter[str] = Counter()
         self.round = 0
+        self.logged = 0
         self.nbytes = 0
         self.wait = 0.0
         self.lost = 0

@@ -27,6 +27,8 @@ __all__ = [
     "EventLog",
     "GraphEvent",
     "JsonlSink",
+    "LawEvent",
+    "LogEvent",
     "OpEvent",
     "Sink",
     "Tee",
@@ -134,6 +136,37 @@ class WatchEvent(NamedTuple):
     sample: tuple[float, ...]
 
 
+class LogEvent(NamedTuple):
+    """Figures that the user's code gave to ``log``: (name, value) in the order of the call.
+
+    ``step`` counts the rank's earlier calls in the cell, ``round`` its finished rounds.
+    """
+
+    rank: int
+    t: float
+    step: int
+    round: int
+    values: tuple[tuple[str, float], ...]
+
+
+class LawEvent(NamedTuple):
+    """One rank's part of a law that the user's code had checked after ``step`` rounds.
+
+    ``left`` and ``right`` are glances at two tensors whose sums over ranks must be equal; with
+    ``owner`` >= 0, ``left`` is this rank's copy of that rank's tensor, all copies of which must be
+    equal, and ``right`` is empty. ``eps`` is the spacing of the dtype at 1.
+    """
+
+    rank: int
+    t: float
+    law: str
+    owner: int
+    step: int
+    eps: float
+    left: tuple[float, ...]
+    right: tuple[float, ...]
+
+
 class GraphEvent(NamedTuple):
     """The declared graph, sent by rank 0 when it is set: ``edges`` of (u, v, weight), u sends to v.
 
@@ -176,13 +209,25 @@ class DeathEvent(NamedTuple):
     cause: str
 
 
-Event = CellStart | CellEnd | OpEvent | WatchEvent | GraphEvent | WaitEvent | DeathEvent
+Event = (
+    CellStart
+    | CellEnd
+    | OpEvent
+    | WatchEvent
+    | LogEvent
+    | LawEvent
+    | GraphEvent
+    | WaitEvent
+    | DeathEvent
+)
 
 _KINDS: dict[str, Any] = {
     "start": CellStart,
     "end": CellEnd,
     "op": OpEvent,
     "watch": WatchEvent,
+    "log": LogEvent,
+    "law": LawEvent,
     "graph": GraphEvent,
     "wait": WaitEvent,
     "death": DeathEvent,
