@@ -17,13 +17,13 @@ import numpy as np
 
 from ifog.folds import Gather, Ranks, is_mixing, track
 from ifog.numbers import number, percent
-from ifog.spectrum import POINTS, Prediction, contraction_rate
+from ifog.spectrum import POINTS, Prediction, contraction_rate, is_closed
 from ifog.telemetry import CellStart, Event, OpEvent, WatchEvent
 
 __all__ = ["Consensus", "Curve", "Glance", "Watched", "fold_consensus", "view_consensus"]
 
-_SHOWN = 4  # curves drawn at most
-_MAIN, _THIN = 400, 160  # points sent to the browser of a main and of a rank's curve
+_SHOWN = 8  # curves sent to the browser, which draws four of them at once
+_MAIN, _THIN = 400, 160  # points sent of the first curve, and of any other or a rank's
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _LINES = 16  # ranks drawn one by one; beyond, a band and the median
 
@@ -155,6 +155,8 @@ def _mix(state: Consensus, event: OpEvent) -> None:
     if ops is None:
         return
     plan = tuple((ops[rank].src, ops[rank].weights) for rank in members)
+    if not is_closed(plan, members):
+        return
     if state.decided:
         _follow(state, event.name, event.step, plan)
     elif len(state.early) < 4 * POINTS:
@@ -170,7 +172,7 @@ def _glance(state: Consensus, glance: Glance) -> None:
     if not state.decided:
         _decide(state, glance)
     curve = state.curves.get(glance.name)
-    if curve is None:
+    if curve is None or (curve.last is not None and curve.last.shape != glance.samples.shape):
         curve = state.curves[glance.name] = _curve(glance)
     if not curve.rounds or state.offset + glance.step > curve.rounds[-1]:
         curve.add(state.offset, glance)
@@ -253,11 +255,10 @@ def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG
         "n": state.ranks.n,
         "empty": False,
         "ranks": list(state.members),
-        "curves": [_line(curve) for curve in curves[:_SHOWN]],
-        "more": [curve.name for curve in curves[_SHOWN:]],
+        "curves": [_line(curve, _THIN if k else _MAIN) for k, curve in enumerate(curves[:_SHOWN])],
         "key": mean if moved else key,
         "alarm": moved,
-        "hint": key,
+        "hint": f"{key}{_near(prediction, len(state.members))}",
         "round": main.rounds[-1],
         "begun": [state.offset, f"cell {state.cell}"] if state.offset else None,
         "band": [top - 2, top],
@@ -296,8 +297,15 @@ def _share(drift: float) -> str:
     return percent(drift) if drift >= 0.1 else f"{number(100 * drift, 2)}\N{NO-BREAK SPACE}%"
 
 
-def _line(curve: Curve) -> dict[str, Any]:
-    pick = _pick(len(curve.rounds), _MAIN)
+def _near(prediction: Prediction | None, n: int) -> str:
+    """With how many ranks one effectively averages, while all rounds use one matrix."""
+    if prediction is None or prediction.near is None or not prediction.constant:
+        return ""
+    return f"; {number(prediction.near)} effective neighbours of {n}"
+
+
+def _line(curve: Curve, most: int) -> dict[str, Any]:
+    pick = _pick(len(curve.rounds), most)
     return {
         "name": curve.name,
         "value": number(curve.errors[-1]),

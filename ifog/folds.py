@@ -8,6 +8,7 @@ same thing. A fold owns the state it is given and may update it in place.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -19,10 +20,12 @@ from ifog.ranks import Ranks, is_mixing, rank_state, track
 from ifog.telemetry import Event, GraphEvent, LogEvent, OpEvent
 
 __all__ = [
+    "LANES",
     "Gather",
     "Ranks",
     "Status",
     "Throughput",
+    "evenly",
     "fold_status",
     "fold_throughput",
     "is_mixing",
@@ -34,6 +37,7 @@ __all__ = [
 ]
 
 _WINDOW = 2.0  # seconds over which rates are averaged
+LANES = 64  # ranks drawn side by side
 _SUMS = 6  # columns of the sums of Throughput
 _PENDING = 4096  # unfinished steps kept of one name
 
@@ -46,6 +50,12 @@ def listing(ranks: Sequence[int], most: int = 4) -> str:
         return f"{', '.join(map(str, ranks[:most]))} and {len(ranks) - most} more"
     *head, last = map(str, ranks)
     return f"{', '.join(head)} and {last}" if head else last
+
+
+def evenly(ranks: Sequence[int]) -> Sequence[int]:
+    """At most ``LANES`` of the ranks, evenly spread: more cannot be told apart side by side."""
+    step = -(-len(ranks) // LANES)
+    return ranks[::step] if step > 1 else ranks
 
 
 class Gather(Generic[T]):
@@ -112,13 +122,18 @@ def view_status(state: Status, now: float) -> dict[str, Any]:
         "n": ranks.n,
         "cell": ranks.seq,
         "label": state.label,
-        "states": states,
+        "states": states if ranks.n <= LANES else [],
+        "counts": "" if ranks.n <= LANES else _counts(states),
         "round": ranks.round,
         "elapsed": round(elapsed, 3),
         "pill": pill,
         "lost": lost if ranks.lost else "",
         "say": f"{say}; {listing(stuck)} wait." if stuck else f"{say}.",
     }
+
+
+def _counts(states: Sequence[str]) -> str:
+    return ", ".join(f"{count(many)} {state}" for state, many in Counter(states).items())
 
 
 @dataclass
@@ -221,21 +236,22 @@ def view_throughput(state: Throughput, now: float) -> dict[str, Any]:
     rate, sent = float(rates[:, 1].mean()), float(rates[:, 0].sum())
     learned = any(row[5] for row in state.total.values())
     named = ranks.members[slowest]
+    rows = evenly(range(len(ranks.members)))
     busiest = ranks.members[int(np.argmax(busy))]
     waited = percent(float(1 - busy.mean()))
     return {
         "n": ranks.n,
         "empty": False,
         "live": ranks.live,
-        "ranks": list(ranks.members),
+        "ranks": [ranks.members[i] for i in rows],
         "figures": [
             [number(rate), "rounds/s"],
             [f"{size(sent)}/s", "sent"],
             [number(float(rates[:, 2].sum())), "samples/s"] if learned else [waited, "waiting"],
         ],
-        "shares": [[round(float(x), 3) for x in row] for row in shares],
+        "shares": [[round(float(x), 3) for x in shares[i]] for i in rows],
         "busiest": busiest,
-        "rates": [[number(rounds), f"{size(nbytes)}/s"] for nbytes, rounds, _ in rates],
+        "rates": [[number(rounds), f"{size(nbytes)}/s"] for nbytes, rounds, _ in rates[list(rows)]],
         "loss": f"straggler loss {percent(loss)}" if len(compute) > 1 else "",
         "culprit": f"rank {named} computes longest" if len(compute) > 1 and loss >= 0.05 else "",
         "slowest": [ranks.members[i] for i in np.argsort(-compute)[:5]],

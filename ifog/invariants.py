@@ -18,7 +18,7 @@ from ifog.consensus import Glance, Watched
 from ifog.folds import Gather
 from ifog.numbers import named, number
 from ifog.ranks import Ranks, is_mixing, track
-from ifog.spectrum import Row, matrix_of_rows
+from ifog.spectrum import Row, is_closed, matrix_of_rows
 from ifog.telemetry import CellStart, Event, LawEvent, LogEvent, OpEvent, WatchEvent
 
 __all__ = ["Invariants", "Law", "fold_invariants", "view_invariants"]
@@ -126,6 +126,8 @@ def _row(state: Invariants, event: OpEvent) -> None:
     if ops is None:
         return
     plan = tuple((ops[rank].src, ops[rank].weights) for rank in members)
+    if not is_closed(plan, members):
+        return
     state.laws[_ROWS].rounds = event.step
     if plan not in state.plans.values():
         _columns(state, plan, event.step)
@@ -172,12 +174,10 @@ def _kept(state: Invariants, name: str, step: int) -> None:
     before = state.glances.get((name, step))
     after = state.glances.get((name, step + 1))
     plan = state.plans.get((name, step))
-    if (
-        before is None
-        or after is None
-        or plan is None
-        or before.samples.shape != after.samples.shape
-    ):
+    if before is None or after is None or plan is None:
+        return
+    rows = {len(before.samples), len(after.samples), len(plan), len(state.ranks.members)}
+    if len(rows) > 1 or before.samples.shape != after.samples.shape:
         return
     law = state.law(f"mean of {name} is kept", "only mixing changes it", _tolerance(after.eps))
     scale = state.scales[name]
@@ -210,6 +210,9 @@ def _told(state: Invariants, event: LawEvent) -> None:
     where = ""
     if not residual <= law.tolerance and not law.broken:
         where = _culprits(state, event.law, event.step, found, law.tolerance * scale)
+        columns = state.laws.get(_COLUMNS)
+        if not where and columns is not None and columns.broken:
+            where = f", {state.column}"
     law.check(residual, event.step, where)
     state.sums[event.law] = found
 
@@ -229,7 +232,7 @@ def _culprits(
     """
     before = state.sums.get(law)
     plans = [plan for (_, done), plan in state.plans.items() if done == step - 1]
-    if before is None or not plans or sorted(before) != sorted(found):
+    if before is None or not plans or not sorted(before) == sorted(found) == [*state.ranks.members]:
         return ""
     if next(iter(before.values())).step != step - 1:
         return ""

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ifog.numbers import duration, percent
+from ifog.folds import LANES, evenly
+from ifog.numbers import count, duration, percent
 from ifog.ranks import Ranks, fate, is_mixing, track
 from ifog.telemetry import CellStart, Event, OpEvent
 
@@ -118,12 +119,14 @@ def view_lanes(state: Lanes, now: float, window: Sequence[float] | None = None) 
         left, right = max(end - state.span, first), end
     else:
         left, right = first, whole[1]
-    shown = {rank: _inside(state.rows.get(rank, ()), left, right) for rank in ranks.members}
+    lanes = evenly(ranks.members)
+    shown = {rank: _inside(state.rows.get(rank, ()), left, right) for rank in lanes}
     view = {
         "n": ranks.n,
         "empty": False,
-        "ranks": list(ranks.members),
+        "ranks": list(lanes),
         "live": ranks.live and window is None,
+        "running": ranks.live,
         "cell": ranks.seq,
         "from": _micro(left - ranks.started),
         "span": max(_micro(right - left), 1),
@@ -136,10 +139,10 @@ def view_lanes(state: Lanes, now: float, window: Sequence[float] | None = None) 
         "say": _say(state, shown, right - left),
     }
     if sum(map(len, shown.values())) > _EXACT:
-        runs = [_merged(shown[rank], left, right) for rank in ranks.members]
+        runs = [_merged(shown[rank], left, right) for rank in lanes]
         return view | {"merged": True, "runs": runs, "ops": [], "names": [], "arrows": []}
     names: dict[str, int] = {}
-    ops = [[_told(row, left, names) for row in shown[rank]] for rank in ranks.members]
+    ops = [[_told(row, left, names) for row in shown[rank]] for rank in lanes]
     arrows = _arrows(state, shown, left)
     return view | {
         "merged": False,
@@ -226,6 +229,12 @@ def _filled(edges: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarr
 
 
 def _key(state: Lanes, left: float, right: float, zoomed: bool) -> str:
+    n = len(state.ranks.members)
+    some = f"{count(LANES)} of {count(n)} ranks, " if n > LANES else ""
+    return some + _length(state, left, right, zoomed)
+
+
+def _length(state: Lanes, left: float, right: float, zoomed: bool) -> str:
     if state.ranks.live and not zoomed:
         return f"last {duration(right - left)}"
     cut = ", its beginning is dropped" if math.isfinite(state.since) and not zoomed else ""
@@ -233,13 +242,19 @@ def _key(state: Lanes, left: float, right: float, zoomed: bool) -> str:
 
 
 def _open(ranks: Ranks, left: float, end: float) -> list[list[int]]:
-    """[rank, since, until, for whom] of the waits that no operation has ended."""
-    waits = [(wait, end) for wait in ranks.waits.values()]
-    waits += [(wait, ranks.ends[rank].t) for rank, wait in ranks.freed.items()]
+    """[rank, since, until, for whom] of what no operation has ended; for -1: it computes."""
+    found = []
+    for rank in ranks.members:
+        wait = ranks.waits.get(rank) or ranks.freed.get(rank)
+        stop = ranks.ends[rank].t if rank in ranks.ends else end
+        busy = ranks.busy_until.get(rank, stop)
+        if wait is not None:
+            found.append((rank, wait.since, stop, next(iter(wait.peers), -1)))
+        found.append((rank, busy, stop if wait is None else wait.since, -1))
     return [
-        [wait.rank, _micro(wait.since - left), _micro(until - left), next(iter(wait.peers), -1)]
-        for wait, until in waits
-        if until >= left
+        [rank, _micro(since - left), _micro(until - left), whom]
+        for rank, since, until, whom in found
+        if until > max(since, left)
     ]
 
 

@@ -15,17 +15,15 @@ from typing import Any
 import numpy as np
 
 from ifog.folds import Gather
-from ifog.numbers import number
+from ifog.numbers import counted, number
 from ifog.ranks import Ranks, is_mixing, track
-from ifog.spectrum import Row, matrix_of_rows
+from ifog.spectrum import Row, is_closed, matrix_of_rows, neighbors_of
 from ifog.telemetry import CellStart, Event, GraphEvent, OpEvent
-from ifog.weights import effective_neighbors
 
 __all__ = ["Modes", "fold_modes", "view_modes"]
 
 _PERIOD = 32  # rounds of the longest schedule that is recognised
 _EIGEN = 512  # ranks up to which all eigenvalues are computed
-_COUNTED = 128  # ranks up to which effective neighbours are
 _DRAWN = 64  # ranks up to which links can be edited
 _TURNS = 300  # of the iteration for the second eigenvalue
 _EXACT = 1e-12
@@ -73,10 +71,13 @@ def _mix(state: Modes, event: OpEvent) -> None:
     members = state.ranks.members
     key = (event.op, event.name)
     ops = state.gather.put(key, event.step, event.rank, event, len(members))
-    if ops is None or any(len(op.weights) != len(op.src) + 1 for op in ops.values()):
+    if ops is None:
+        return
+    plan = tuple((ops[rank].src, ops[rank].weights) for rank in members)
+    if not is_closed(plan, members):
         return
     plans = state.plans.setdefault(key, deque(maxlen=2 * _PERIOD))
-    plans.append(tuple((ops[rank].src, ops[rank].weights) for rank in members))
+    plans.append(plan)
     state.newest = key
 
 
@@ -138,11 +139,11 @@ def _picture(rounds: tuple[Plan, ...], members: tuple[int, ...], label: str) -> 
         for source in sources
     }
     messages = sum(len(sources) for plan in rounds for sources, _ in plan) / period
-    title = f"product of {period}" if period > 1 else label
+    title = f"product of {period} rounds" if period > 1 else f"{label} graph"
     view: dict[str, Any] = {
         "n": n,
         "empty": False,
-        "title": f"{title}, {n}",
+        "title": f"{title}, {counted(n)}",
         "period": period,
         "label": label,
         "messages": round(messages, 1),
@@ -150,7 +151,7 @@ def _picture(rounds: tuple[Plan, ...], members: tuple[int, ...], label: str) -> 
         "weights": [],
     }
     if n > _EIGEN:
-        rate, finite = _second_by_iteration(rounds[0], members), False
+        rate, finite = _second_by_iteration(rounds, members), False
         near = None
     else:
         matrices = [matrix_of_rows(plan, members) for plan in rounds]
@@ -161,7 +162,7 @@ def _picture(rounds: tuple[Plan, ...], members: tuple[int, ...], label: str) -> 
         view["points"] = _points(values)
         rate = float(np.sort(np.abs(values))[-2]) if n > 1 else 0.0
         finite = n > 1 and bool(np.abs(product - 1.0 / n).max() < _EXACT)
-        near = effective_neighbors(product) if n <= _COUNTED and rate < 1 + 1e-9 else None
+        near = neighbors_of(product)
         if n <= _DRAWN and period == 1:
             view["weights"] = [
                 [
@@ -188,21 +189,24 @@ def _points(values: np.ndarray) -> list[list[float]]:
     return points
 
 
-def _second_by_iteration(plan: Plan, members: tuple[int, ...]) -> float:
-    """|lambda_2| of one round by the power method on disagreement, W given by its rows."""
+def _second_by_iteration(rounds: tuple[Plan, ...], members: tuple[int, ...]) -> float:
+    """|lambda_2| of the product of the rounds, by the power method on disagreement."""
     place = {rank: index for index, rank in enumerate(members)}
-    to = np.array([i for i, (sources, _) in enumerate(plan) for _ in sources])
-    come = np.array([place[u] for sources, _ in plan for u in sources])
-    factor = np.array([w for _, weights in plan for w in weights[1:]])
-    own = np.array([weights[0] for _, weights in plan])
-    x = np.random.default_rng(0).standard_normal(len(plan))
+    steps = []
+    for plan in rounds:
+        to = np.array([i for i, (sources, _) in enumerate(plan) for _ in sources], dtype=int)
+        come = np.array([place[u] for sources, _ in plan for u in sources], dtype=int)
+        factor = np.array([w for _, weights in plan for w in weights[1:]])
+        steps.append((to, come, factor, np.array([weights[0] for _, weights in plan])))
+    x = np.random.default_rng(0).standard_normal(len(members))
     grown = []
     for _ in range(_TURNS):
         x -= x.mean()
         size = float(np.linalg.norm(x)) or 1.0
         x /= size
         grown.append(size)
-        x = own * x + np.bincount(to, factor * x[come], len(plan))
+        for to, come, factor, own in steps:
+            x = own * x + np.bincount(to, factor * x[come], len(members))
     # A complex pair makes the factors swing; their geometric mean does not.
     return float(np.exp(np.mean(np.log(np.maximum(grown[_TURNS // 2 :], 1e-300)))))
 

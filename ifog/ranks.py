@@ -12,6 +12,7 @@ from ifog.telemetry import (
     DeathEvent,
     Event,
     GraphEvent,
+    LostEvent,
     OpEvent,
     WaitEvent,
 )
@@ -33,7 +34,8 @@ class Ranks:
 
     ``shares`` are the parts of the last half second spent computing, transferring and waiting,
     ``busy_until`` when the rank's last operation ended. ``freed`` holds the last wait of each rank
-    whose cell ended before its wait did, ``gone`` the ranks without a process, in any cell.
+    whose cell ended before its wait did, ``gone`` the ranks without a process, in any cell,
+    ``told`` the part of ``lost`` that ranks of the cell have told already.
     """
 
     n: int = 0
@@ -42,6 +44,7 @@ class Ranks:
     started: float = math.inf
     last: float = 0.0
     lost: int = 0
+    told: dict[int, int] = field(default_factory=dict)
     cell: dict[int, int] = field(default_factory=dict)
     rounds: dict[int, int] = field(default_factory=dict)
     busy_until: dict[int, float] = field(default_factory=dict)
@@ -101,7 +104,7 @@ def _end(ranks: Ranks, event: CellEnd) -> None:
     if peer is not None and peer not in ranks.ended:
         ranks.blamed.add(peer)
     ranks.rounds[event.rank] = max(ranks.rounds.get(event.rank, 0), event.rounds)
-    ranks.lost += event.lost
+    ranks.lost += max(event.lost - ranks.told.pop(event.rank, 0), 0)
     wait = _cut(ranks.waits.pop(event.rank, None), event)
     if wait is not None:
         ranks.freed[event.rank] = wait
@@ -175,6 +178,9 @@ def track(ranks: Ranks, event: Event) -> bool:
     ranks.last = max(ranks.last, event.t)
     if isinstance(event, CellEnd):
         _end(ranks, event)
+    elif isinstance(event, LostEvent):
+        ranks.lost += event.events
+        ranks.told[event.rank] = ranks.told.get(event.rank, 0) + event.events
     elif isinstance(event, WaitEvent) and event.t >= ranks.busy_until.get(event.rank, 0.0):
         ranks.waits[event.rank] = event
     return True

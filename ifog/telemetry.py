@@ -29,6 +29,7 @@ __all__ = [
     "JsonlSink",
     "LawEvent",
     "LogEvent",
+    "LostEvent",
     "OpEvent",
     "Sink",
     "Tee",
@@ -198,6 +199,14 @@ class WaitEvent(NamedTuple):
     line: int | None = None
 
 
+class LostEvent(NamedTuple):
+    """Rank ``rank`` dropped ``events`` events before ``t``, because they came too fast."""
+
+    rank: int
+    t: float
+    events: int
+
+
 class DeathEvent(NamedTuple):
     """The process of rank ``rank`` was found gone at ``t``, as noted by the notebook's side.
 
@@ -218,6 +227,7 @@ Event = (
     | LawEvent
     | GraphEvent
     | WaitEvent
+    | LostEvent
     | DeathEvent
 )
 
@@ -230,6 +240,7 @@ _KINDS: dict[str, Any] = {
     "law": LawEvent,
     "graph": GraphEvent,
     "wait": WaitEvent,
+    "lost": LostEvent,
     "death": DeathEvent,
 }
 _NAMES: dict[type, str] = {cls: kind for kind, cls in _KINDS.items()}
@@ -299,6 +310,11 @@ class EventLog:
         with self._lock:
             self._events.extend(events)
             self._written += len(events)
+
+    def missed(self, cursor: int) -> int:
+        """How many events that were written after ``cursor`` have fallen out already."""
+        with self._lock:
+            return max(self._written - cursor - len(self._events), 0)
 
     def since(self, cursor: int) -> tuple[int, list[Event]]:
         """The new cursor and the events written after ``cursor`` that are still kept."""

@@ -25,6 +25,8 @@ _KEPT = 1500  # calls kept of a figure; beyond that every second one is dropped
 _SHOWN = 240  # points sent to the browser
 _FIGURES = 6  # small multiples drawn at most
 _OUTLIER = 0.25  # of the band: how far from the mean the worst rank must be to be drawn
+_VISIBLE = 0.05  # of the whole curve: a band that is thinner hides its mean behind any other line
+_END = 20  # part of the calls over which ranks are compared
 _HIGHER_IS_BETTER = ("acc", "score", "auc", "f1", "precision", "recall", "r2", "psnr", "reward")
 
 
@@ -175,10 +177,11 @@ def _worst(name: str, table: np.ndarray) -> int | None:
     """The column of the rank that ends worst, if it stands out."""
     if not len(table) or table.shape[1] < 2:
         return None
-    last = table[-1]
-    worst = int(np.argmin(last) if is_better_high(name) else np.argmax(last))
-    band = float(last.max() - last.min())
-    return worst if band > 0 and abs(last[worst] - last.mean()) > _OUTLIER * band else None
+    end = table[-max(len(table) // _END, 1) :].mean(axis=0)  # one step alone is too noisy
+    worst = int(np.argmin(end) if is_better_high(name) else np.argmax(end))
+    band, all_of_it = float(end.max() - end.min()), float(table.max() - table.min())
+    far = abs(end[worst] - end.mean()) > _OUTLIER * band and band > _VISIBLE * all_of_it
+    return worst if far else None
 
 
 def is_better_high(name: str) -> bool:

@@ -19,7 +19,17 @@ from ifog.numbers import count, counted, number, rank_ranges
 __all__ = ["COMMANDS", "PANELS", "command"]
 
 _START = "start [-n 4] [--sealed] [--hosts a:2,b:2 --network 10.0.0.0/24]"
-PANELS = ("graph", "consensus", "throughput", "waiting")
+PANELS = (
+    "graph",
+    "consensus",
+    "timeline",
+    "throughput",
+    "training",
+    "traffic",
+    "spectrum",
+    "watch",
+    "waiting",
+)
 
 
 def command(runner: Runner, line: str) -> None:

@@ -116,7 +116,7 @@ def tracking(
     generator = np.random.default_rng(seed)
     W = ring_matrix(n) if matrix is None else matrix
     b = generator.standard_normal((n, 3))
-    x, wy, g = np.zeros((n, 3)), np.zeros((n, 3)), np.zeros((n, 3))
+    x, wy, g = 5 + generator.standard_normal((n, 3)), np.zeros((n, 3)), np.zeros((n, 3))
     ranks, eps = tuple(range(n)), 2.220446049250313e-16
     slow = 0.2 + 0.5 * generator.random((rounds, n)) + 0.1 * (np.arange(n) == n - 3)
     yield from (CellStart(rank, t, seq, n, ranks) for rank in ranks)

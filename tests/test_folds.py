@@ -24,6 +24,7 @@ from ifog.telemetry import (
     CellEnd,
     CellStart,
     GraphEvent,
+    LostEvent,
     OpEvent,
     WaitEvent,
     WatchEvent,
@@ -383,3 +384,11 @@ def test_a_recorded_run_of_real_ranks_gives_the_ring_of_4():
     assert {(u, v) for u, v, _, _ in edges} == {
         (u, (u + hop) % 4) for u in range(4) for hop in (1, 3)
     }
+
+
+def test_lost_events_are_shown_as_soon_as_they_are_told_and_counted_once():
+    start = [CellStart(0, 1.0, 1, 1, (0,)), LostEvent(0, 1.5, 30)]
+    state = fold_status(Status(), start)
+    assert view_status(state, 1.6)["lost"].startswith("30 events lost")
+    fold_status(state, [CellEnd(0, 2.0, 1, "ok", 0, 0, 0.0, 30, None)])
+    assert state.ranks.lost == 30

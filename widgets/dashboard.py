@@ -14,22 +14,32 @@ from ifog.widgets.consensus import Consensus
 from ifog.widgets.feed import Feed, source_of
 from ifog.widgets.graph import Graph
 from ifog.widgets.panel import Panel, Picture
+from ifog.widgets.spectrum import Spectrum
 from ifog.widgets.throughput import Throughput
+from ifog.widgets.timeline import Timeline
+from ifog.widgets.traffic import Traffic
+from ifog.widgets.training import Training
 from ifog.widgets.waiting import Waiting
+from ifog.widgets.watch import Watch
 
-__all__ = ["DEFAULT", "PANELS", "Bar", "Dashboard"]
+__all__ = ["DEFAULT", "PANELS", "Bar", "Dashboard", "spans"]
 
-DEFAULT: tuple[type[Panel], ...] = (Graph, Consensus, Throughput, Waiting)
 PANELS: Mapping[str, type[Panel]] = {
     "graph": Graph,
     "consensus": Consensus,
+    "timeline": Timeline,
     "throughput": Throughput,
+    "training": Training,
+    "traffic": Traffic,
+    "spectrum": Spectrum,
+    "watch": Watch,
     "waiting": Waiting,
 }
+DEFAULT: tuple[type[Panel], ...] = tuple(PANELS.values())
 _COLUMNS = 12
 
 
-def _widths(spans: Sequence[int]) -> list[int]:
+def spans(spans: Sequence[int]) -> list[int]:
     """Columns of each panel when rows of 12 fill in order and the last of a row grows."""
     widths: list[int] = []
     filled = 0
@@ -68,8 +78,8 @@ class Dashboard(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typ
     Example:
         >>> from ifog.telemetry import EventLog
         >>> page = Dashboard(EventLog())
-        >>> [type(panel).__name__ for panel in page.panels]
-        ['Graph', 'Consensus', 'Throughput', 'Waiting']
+        >>> [type(panel).__name__ for panel in page.panels][:3]
+        ['Graph', 'Consensus', 'Timeline']
         >>> page.close()
     """
 
@@ -82,7 +92,7 @@ class Dashboard(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typ
         self.bar = Bar(title=title)
         self.panels = tuple(panel() for panel in (DEFAULT if panels is None else panels))
         for panel, width in zip(
-            self.panels, _widths([panel.span for panel in self.panels]), strict=True
+            self.panels, spans([panel.span for panel in self.panels]), strict=True
         ):
             panel.remove_class(f"ifog-span-{panel.span}")
             panel.add_class(f"ifog-span-{width}")

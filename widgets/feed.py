@@ -32,6 +32,7 @@ class Follower(Protocol):
     """What a feed keeps up to date."""
 
     n: int
+    asleep: bool
 
     def follow(self, source: EventSource, *, refresh: bool) -> None:
         """Take what is new in ``source``; ``refresh`` asks to move on without news too."""
@@ -99,14 +100,18 @@ class Feed:
         with self._looking:
             events: EventSource = getattr(self._source, "events", self._source)
             if self._events is not events:
-                _followers(events).add(self)
                 if self._events is not None:
                     for panel in self._panels:
                         panel.restart()
-            self._events = events
+                self._events = events
+            awake = [panel for panel in self._panels if not panel.asleep]
+            if awake:
+                _followers(events).add(self)
+            else:  # engines need not send as often for pages that nobody sees
+                _followers(events).discard(self)
             time = now()
             due = time - self._refreshed > _REFRESH
-            for panel in self._panels:
+            for panel in awake:
                 panel.follow(events, refresh=due)
             if due:
                 self._refreshed = time

@@ -39,11 +39,15 @@ class Panel(anywidget.AnyWidget):
         state: what is drawn, JSON-ready; kept by a saved notebook.
         selected: the rank clicked on, or None.
         table: whether numbers are shown instead of the picture.
+        look: how the reader has set it up: its height, what was chosen; written by the browser.
+        views: the places on pages where it is shown; written by the browser.
     """
 
     state = traitlets.Dict().tag(sync=True)
     selected = traitlets.Int(None, allow_none=True).tag(sync=True)
     table = traitlets.Bool(False).tag(sync=True)
+    look = traitlets.Dict().tag(sync=True)
+    views = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _css = STATIC / "ifog.css"
 
     span: ClassVar[int] = 12
@@ -55,7 +59,9 @@ class Panel(anywidget.AnyWidget):
         self._folding = threading.Lock()
         self._folded: Any = self.picture.initial()
         self._cursor = 0
+        self._shown = False
         super().__init__(**traits)
+        self.observe(self._note_views, "views")
         self.add_class(f"ifog-span-{self.span}")
         self.on_msg(self._receive)
         if feed is not None:
@@ -67,25 +73,40 @@ class Panel(anywidget.AnyWidget):
         """How many ranks are shown."""
         return int(self.state.get("n") or 0)
 
+    @property
+    def asleep(self) -> bool:
+        """Whether no page shows it any more; it then costs nothing, until one does again."""
+        return self._shown and not self.views
+
+    def _note_views(self, change: Any) -> None:
+        self._shown = self._shown or bool(change["new"])
+
     def follow(self, source: EventSource, *, refresh: bool) -> None:
         """Fold what is new in ``source`` and show it; an error is shown, never raised.
 
-        With ``refresh`` clocks and rates of a running cell move on without news too.
+        With ``refresh`` clocks and rates of a running cell move on without news too. Where events
+        fell out of the source before they were read, what is left of it is read from the start.
         """
         with self._folding:
             if "error" in self.state:
                 return
             try:
+                missed = getattr(source, "missed", None)
+                if self._cursor and missed is not None and missed(self._cursor):
+                    self._folded, self._cursor = self.picture.initial(), 0
                 self._cursor, events = source.since(self._cursor)
                 if events:
                     self._folded = self.picture.fold(self._folded, events)
                 elif self.state and not (refresh and self._moves()):
                     return
-                state = self.picture.view(self._folded, now())
+                state = self._view(now())
             except Exception as error:
                 _log.debug("a panel failed", exc_info=True)
                 state = {"error": f"{type(error).__name__}: {error}"}
             self._show(state)
+
+    def _view(self, time: float) -> dict[str, Any]:
+        return self.picture.view(self._folded, time)
 
     def _moves(self) -> bool:
         """Whether the picture changes without news: a cell runs, or the view says so."""

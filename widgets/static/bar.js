@@ -1,6 +1,7 @@
 // The line above the panels: run, graph, what every rank does, round, seconds.
 
 import { Layer, count, duration, html, svgRoot } from "./draw.js";
+import { announce, scopeOf, select } from "./keys.js";
 import { addTips } from "./tips.js";
 
 const SILENCE = 6000; // milliseconds without news of a live run before it is called lost
@@ -51,12 +52,6 @@ function ticks(layer, states) {
   return states.length * 5 + Math.floor((states.length - 1) / 8) * 4;
 }
 
-function counts(states) {
-  const sums = {};
-  for (const doing of states) sums[doing] = (sums[doing] ?? 0) + 1;
-  return Object.entries(sums).map(([doing, sum]) => `${sum} ${doing}`).join(", ");
-}
-
 function render({ model, el }) {
   const root = html("div", "ifog");
   const bar = html("div", "ifog-bar");
@@ -91,15 +86,16 @@ function render({ model, el }) {
       states.forEach((doing, rank) => glyph(layer, doing, rank, rank * 17, 12));
       width = Math.max(states.length * 17 - 5, 0);
     } else if (n <= 64) width = ticks(layer, states);
-    else graph.textContent += `: ${counts(states)}`;
+    else graph.textContent += `: ${state.counts}`;
     layer.sweep();
     strip.setAttribute("width", width);
     strip.setAttribute("height", 12);
     word.textContent = fresh ? (n ? `${ranks} ready` : "") : "round\u00a0";
     figure.textContent = fresh ? "" : count(state.round);
     time.textContent = fresh ? "" : duration(state.elapsed);
-    pill.textContent = state.pill ?? "idle";
-    pill.className = `ifog-pill ${state.pill ?? ""}`;
+    const paused = scopeOf(root).dataset.paused;
+    pill.textContent = paused ? "paused" : (state.pill ?? "idle");
+    pill.className = `ifog-pill ${paused ? "" : (state.pill ?? "")}`;
     const gone = state.pill === "live" && performance.now() - news > SILENCE;
     root.closest(".ifog-dashboard")?.classList.toggle("ifog-stale", gone);
     const text = gone ? "no connection for 6 s; last state kept" : state.error || state.lost || "";
@@ -114,17 +110,25 @@ function render({ model, el }) {
   };
   const onClick = (event) => {
     const rank = event.target.closest?.("[data-rank]")?.dataset.rank;
-    const scope = root.closest(".ifog-dashboard");
-    if (rank === undefined || !scope) return;
-    const detail = { scope, chosen: Number(rank) };
-    document.dispatchEvent(new CustomEvent("ifog-select", { detail }));
+    if (rank === undefined) return;
+    const chosen = Number(rank);
+    select(root, chosen === model.get("selected") ? null : chosen);
   };
+  const onTold = ({ detail }) => {
+    if (detail.scope !== scopeOf(root)) return;
+    if (detail.what === "select") model.set("selected", detail.chosen);
+    draw();
+  };
+  document.addEventListener("ifog", onTold);
+  const leave = announce(model);
   root.addEventListener("click", onClick);
   model.on("change:state change:title", onState);
   const watch = setInterval(draw, 2000);
   requestAnimationFrame(draw);
   return () => {
     clearInterval(watch);
+    document.removeEventListener("ifog", onTold);
+    leave();
     model.off("change:state change:title", onState);
   };
 }
