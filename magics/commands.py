@@ -14,6 +14,7 @@ from ifog.magics.runner import DEFAULT_RANKS, Runner
 from ifog.magics.saves import load, save
 from ifog.magics.stuck import interrupt, stacks, why
 from ifog.magics.survival import heal, respawn
+from ifog.magics.wiring import use_drawn
 from ifog.numbers import count, counted, number, rank_ranges
 
 __all__ = ["COMMANDS", "PANELS", "command"]
@@ -93,7 +94,10 @@ def _status(runner: Runner, line: str) -> None:
 def _topology(runner: Runner, line: str) -> None:
     from ifog import topology, weights
 
-    plain, _ = _words(line, "topology NAME", {})
+    plain, found = _words(line, "topology NAME", {"--from-widget": False})
+    if found and not plain:
+        _say(use_drawn(runner))
+        return
     if len(plain) != 1:
         raise ArgumentError(f"%bf topology NAME, with one of: {', '.join(topology.names())}")
     topology.named(plain[0], runner.size())  # a wrong name starts no cluster
@@ -185,7 +189,11 @@ COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
     "stop": (_stop, "stop", "end it; its variables are gone"),
     "restart": (_restart, "restart", "the same number of ranks, without variables"),
     "status": (_status, "status", "the ranks and what they do"),
-    "topology": (_topology, "topology NAME", "mix over this graph: ring, exponential, ..."),
+    "topology": (
+        _topology,
+        "topology NAME",
+        "mix over this graph: ring, ...; --from-widget: as drawn",
+    ),
     "pull": (_pull, "pull NAME [--ranks 0,2:4]", "bring a variable of the ranks here"),
     "push": (_push, "push NAME...", "copy variables of the notebook to the ranks"),
     "dashboard": (_dashboard, "dashboard [PANEL...]", f"live panels: {', '.join(PANELS)}"),

@@ -78,6 +78,29 @@ def test_an_unknown_topology_starts_no_cluster(bench):
     assert bench.screen.displays == []
 
 
+def test_a_drawn_graph_is_set_once_it_was_chosen(bench, capsys):
+    spectrum = pytest.importorskip("ifog.widgets").Spectrum()
+    bench.line("start -n 3")
+    with pytest.raises(ArgumentError, match=r"no graph was chosen.*press Use"):
+        bench.line("topology --from-widget")
+    bench.shell.user_ns["drawn"] = spectrum
+    chain = [[0, 1], [1, 0], [1, 2], [2, 1]]
+    spectrum.proposal = {"n": 4, "edges": chain}
+    with pytest.raises(ArgumentError, match="the chosen graph has 4 ranks, the cluster 3"):
+        bench.line("topology --from-widget")
+    spectrum.proposal = {"n": 3, "edges": chain}
+    bench.line("topology --from-widget")
+    # Metropolis on a chain of 3: rows (2/3, 1/3, 0), (1/3, 1/3, 1/3), (0, 1/3, 2/3).
+    ((what, graph),) = bench.home.cluster.calls
+    assert what == "topology"
+    assert round(graph.edges[0, 0]["weight"], 3) == 0.667
+    assert {round(graph.edges[edge]["weight"], 3) for edge in [(0, 1), (1, 1), (2, 1)]} == {0.333}
+    # Its eigenvalues are 1, 2/3 and 0.
+    shown = capsys.readouterr().out
+    assert "edited: 3 ranks, 4 edges, spectral rate 0.667" in shown
+    assert spectrum.proposal == {}
+
+
 def test_topology_is_set_and_described_in_one_line(bench, capsys):
     bench.line("topology ring")
     assert bench.home.cluster.calls == [("topology", "ring")]
