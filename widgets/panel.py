@@ -13,9 +13,11 @@ import traitlets
 from ifog.telemetry import Event, now
 from ifog.widgets.bundle import STATIC
 from ifog.widgets.feed import EventSource, Feed
+from ifog.widgets.paper import Theme, png_of, svg_of
 
 __all__ = ["Panel", "Picture"]
 
+_PAGE, _GUTTER = 864, 24  # pixels of a dashboard's columns, and between two
 _log = logging.getLogger(__name__)
 
 
@@ -119,6 +121,35 @@ class Panel(anywidget.AnyWidget):
     def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
         if isinstance(content, dict) and content.get("retry"):
             self.restart()
+
+    def to_svg(self, *, width: int = 0, theme: Theme = "light") -> str:
+        """What the panel shows now, as the text of an SVG file; drawn by the very same module.
+
+        Args:
+            width: of the drawing, in pixels; by default what the panel has on a dashboard.
+            theme: "light" or "dark".
+
+        Raises:
+            ArgumentError: ``ifog[pictures]`` is not installed, or there is no such theme.
+        """
+        columns = self.span / 12
+        traits = self.get_state()
+        wide = width or round(_PAGE * columns - _GUTTER * (1 - columns))
+        return svg_of(f"{type(self).__name__.lower()}.js", traits, wide, theme)
+
+    def to_png(self, *, width: int = 0, theme: Theme = "light", scale: float = 2) -> bytes:
+        """``to_svg`` as a PNG with ``scale`` dots a pixel."""
+        return png_of(self.to_svg(width=width, theme=theme), scale)
+
+    def figure(self) -> Any:
+        """What the panel shows now, as a Plotly figure to zoom, restyle and export.
+
+        Raises:
+            ArgumentError: it is no chart, or shows nothing yet.
+        """
+        from ifog.widgets.figures import figure_of
+
+        return figure_of(type(self).__name__, self.state)
 
     def restart(self) -> None:
         """Forget everything and read the source again from its beginning."""
