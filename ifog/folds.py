@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -175,11 +176,15 @@ def fold_throughput(state: Throughput, events: Iterable[Event]) -> Throughput:
 
 def _add(state: Throughput, rank: int, t: float, spent: tuple[float, ...]) -> None:
     quarter = int(4 * t)
-    tables = [state.total, state.slices.setdefault(quarter, {})]
-    for table in tables:
-        sums = table.setdefault(rank, [0.0] * _SUMS)
-        for column, value in enumerate(spent):
-            sums[column] += value
+    recent = state.slices.get(quarter)
+    if recent is None:
+        recent = state.slices[quarter] = {}
+    for table in (state.total, recent):
+        sums = table.get(rank)
+        if sums is None:
+            table[rank] = [*spent]
+        else:
+            table[rank] = list(map(add, sums, spent))
     if len(state.slices) > 8 * _WINDOW:
         newest = max(state.slices)
         for old in [q for q in state.slices if q < newest - 5 * _WINDOW]:

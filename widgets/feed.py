@@ -1,23 +1,27 @@
 """The thread that keeps panels up to date while a cell blocks the kernel's main thread.
 
-It asks the source for new events some ten times a second, folds them and sets one trait a panel.
-Nothing new costs a comparison; a closed feed costs nothing. A panel that fails says so in its own
-place, and the others go on: nothing here can fail in the notebook.
+It asks the source for new events some twenty times a second, folds them and sets one trait a panel;
+a panel that takes long is asked less often. Nothing new costs a comparison; a closed feed costs
+nothing. A panel that fails says so in its own place, and the others go on: nothing here can fail in
+the notebook.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import MutableSet, Sequence
+from collections.abc import Iterable, MutableSet, Sequence
+from time import monotonic, thread_time
 from typing import Any, Protocol
 
 from ifog.telemetry import Event, now
 
 __all__ = ["EventSource", "Feed", "source_of"]
 
-_PERIOD = 0.08  # seconds between two looks at the source
+_PERIOD = 0.05  # seconds between two looks at the source
 _SLOW = 0.25  # with many ranks
 _MANY = 32
+_REST = 60  # times as long as it worked a panel rests, so that none takes much of a core
+_LONGEST = 0.5  # seconds it may rest
 _REFRESH = 0.5  # seconds after which clocks and rates move on without news
 
 
@@ -76,6 +80,7 @@ class Feed:
         self._closed = threading.Event()
         self._looking = threading.Lock()
         self._refreshed = 0.0
+        self._rested: dict[Follower, float] = dict.fromkeys(self._panels, 0.0)
         self._events: Any = None
         self._thread = threading.Thread(target=self._run, name="ifog dashboard", daemon=True)
 
@@ -97,6 +102,9 @@ class Feed:
 
     def step(self) -> None:
         """One look: fold what is new into every panel."""
+        self._look(self._panels)
+
+    def _look(self, panels: Iterable[Follower]) -> None:
         with self._looking:
             events: EventSource = getattr(self._source, "events", self._source)
             if self._events is not events:
@@ -104,21 +112,25 @@ class Feed:
                     for panel in self._panels:
                         panel.restart()
                 self._events = events
-            awake = [panel for panel in self._panels if not panel.asleep]
-            if awake:
+            if not all(panel.asleep for panel in self._panels):
                 _followers(events).add(self)
             else:  # engines need not send as often for pages that nobody sees
                 _followers(events).discard(self)
             time = now()
             due = time - self._refreshed > _REFRESH
-            for panel in awake:
-                panel.follow(events, refresh=due)
+            for panel in panels:
+                if not panel.asleep:
+                    begun = thread_time()
+                    panel.follow(events, refresh=due)
+                    rest = min(_REST * (thread_time() - begun), _LONGEST)
+                    self._rested[panel] = monotonic() + rest
             if due:
                 self._refreshed = time
 
     def _run(self) -> None:
         period = 0.0
         while not self._closed.wait(period):
-            self.step()
+            moment = monotonic()
+            self._look(panel for panel in self._panels if self._rested[panel] <= moment)
             many = max((panel.n for panel in self._panels), default=0) > _MANY
             period = _SLOW if many else _PERIOD
