@@ -1,8 +1,8 @@
 """Pictures of every view, light and dark, for a person to look at.
 
-``python tests/gallery.py [FOLDER]`` draws made-up runs with the very modules the panels use, on a
-page of headless Chromium that stands alone, and writes one PNG for each; by default into
-``artifacts/pictures``, which git ignores.
+``python tests/gallery.py [FOLDER [SCENE...]]`` draws made-up runs with the very modules the panels
+use, on a page of headless Chromium that stands alone, and writes one PNG for each; by default into
+``artifacts/pictures``, which git ignores. With ``--readme`` it makes the pictures of README.md.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ifog.widgets.bundle import STATIC, module
 from ifog.widgets.dashboard import Bar, spans
 
 ROOT = Path(__file__).parent.parent
+README = ROOT / "tutorials/pictures"
 THEMES = {"light": ("#fff", "rgba(0,0,0,.87)"), "dark": ("#212121", "#fff")}
 PAGE = """<!doctype html><meta charset="utf-8"><style>
 body {{ margin: 0; --jp-layout-color1: {ground}; --jp-ui-font-color1: {ink}; background: {ground};
@@ -173,6 +174,7 @@ def dying():
 SCENES = {
     "dashboard": lambda: (states_of(healthy(), now=103.0), 864, {}),
     "live": lambda: (states_of(healthy(rounds=40, live=True)), 864, {}),
+    "live4": lambda: (states_of(healthy(4, 40, live=True)), 864, {}),
     "empty": lambda: (states_of([]), 864, {}),
     "stall": lambda: (states_of(stalled()), 864, {}),
     "straggler": lambda: (states_of(straggling(), now=103.4), 864, {}),
@@ -206,33 +208,53 @@ SCENES = {
 }
 
 
-def take(program, name, theme, path):
-    """One picture; fails where the page says an error or asks for anything outside."""
+def opened(program, name, theme, scale=1.5):
+    """A page that shows a scene, as tall as it needs, and the errors that it tells."""
     states, width, looks = SCENES[name]()
-    sheet = program.new_page(viewport={"width": width + 36, "height": 900}, device_scale_factor=1.5)
+    view = {"width": width + 36, "height": 900}
+    sheet = program.new_page(viewport=view, device_scale_factor=scale)
     troubles = []
     sheet.on("pageerror", lambda error: troubles.append(str(error)))
     sheet.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
     sheet.set_content(page(states, theme, width, "Gradient tracking", looks))
     sheet.wait_for_function("document.body.dataset.ready === 'true'")
-    height = sheet.evaluate("document.documentElement.scrollHeight")
-    sheet.set_viewport_size({"width": width + 36, "height": height + 40})
+    sheet.wait_for_timeout(300)
+    height = sheet.evaluate("Math.ceil(document.body.getBoundingClientRect().height)")
+    sheet.set_viewport_size({"width": width + 36, "height": height})
     sheet.wait_for_timeout(500)
-    sheet.screenshot(path=path, full_page=True)
-    faults = sheet.locator(".ifog-fault").all_inner_texts()
-    sheet.close()
-    return troubles + faults
+    troubles += sheet.locator(".ifog-fault").all_inner_texts()
+    return sheet, troubles
+
+
+def picture_readme(program):
+    """The dashboard in two parts, below the timeline and above, in both themes."""
+    for theme in THEMES:
+        sheet, troubles = opened(program, "live4", theme, 1)
+        assert not troubles, troubles
+        parts = "([...document.querySelectorAll('.ifog-panel')]).map(p => p.offsetTop)"
+        middle = sorted(set(sheet.evaluate(parts)))[2] - 9
+        whole = sheet.viewport_size
+        for part, top, bottom in (("upper", 0, middle), ("lower", middle, whole["height"])):
+            clip = {"x": 0, "y": top, "width": whole["width"], "height": bottom - top}
+            sheet.screenshot(path=README / f"{part}-{theme}.png", clip=clip)
+        sheet.close()
 
 
 def main():
     """Take all pictures, or those that are named after the folder."""
+    if sys.argv[1:] == ["--readme"]:
+        with lab.browser() as program:
+            picture_readme(program)
+        return 0
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "artifacts/pictures")
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     with lab.browser() as program:
         for name in sys.argv[2:] or SCENES:
             for theme in THEMES:
-                troubles = take(program, name, theme, folder / f"{name}-{theme}.png")
+                sheet, troubles = opened(program, name, theme)
+                sheet.screenshot(path=folder / f"{name}-{theme}.png", full_page=True)
+                sheet.close()
                 failed += bool(troubles)
                 print(f"{name}-{theme}", *map(html.unescape, troubles))
     return failed
