@@ -17,7 +17,7 @@ import numpy as np
 
 from ifog.folds import Gather, Ranks, is_mixing, track
 from ifog.numbers import number, percent
-from ifog.spectrum import POINTS, Prediction, contraction_rate, is_closed
+from ifog.spectrum import POINTS, Prediction, contraction_rate, is_closed, strays
 from ifog.telemetry import CellStart, Event, OpEvent, WatchEvent
 
 __all__ = ["Consensus", "Curve", "Glance", "Watched", "fold_consensus", "view_consensus"]
@@ -121,6 +121,10 @@ class Consensus:
     gather: Gather[OpEvent] = field(default_factory=Gather)
     curves: dict[str, Curve] = field(default_factory=dict)
     members: tuple[int, ...] = ()
+    mixed: dict[int, Any] = field(default_factory=dict)  # the plans of the last rounds
+    seen: dict[int, np.ndarray] = field(default_factory=dict)  # the first tensor's last glances
+    eps: float = 1.0
+    stepped: bool = False  # whether something other than mixing moves it
     predictions: dict[str, Prediction] = field(default_factory=dict)
     early: list[tuple[str, int, Any]] = field(default_factory=list)
     offset: int = 0  # rounds before the newest cell of the run
@@ -139,6 +143,8 @@ def fold_consensus(state: Consensus, events: Iterable[Event]) -> Consensus:
                 state.gather.clear()
                 state.watched.clear()
                 state.early.clear()
+                state.mixed.clear()
+                state.seen.clear()
                 state.decided = False
         elif isinstance(event, WatchEvent):
             glance = state.watched.put(event, state.ranks.members)
@@ -157,6 +163,9 @@ def _mix(state: Consensus, event: OpEvent) -> None:
     plan = tuple((ops[rank].src, ops[rank].weights) for rank in members)
     if not is_closed(plan, members):
         return
+    if event.name == state.watched.first or len(state.predictions) == 1:
+        state.mixed[event.step] = plan
+        _compare(state, event.step)
     if state.decided:
         _follow(state, event.name, event.step, plan)
     elif len(state.early) < 4 * POINTS:
@@ -171,11 +180,28 @@ def _follow(state: Consensus, name: str, step: int, plan: Any) -> None:
 def _glance(state: Consensus, glance: Glance) -> None:
     if not state.decided:
         _decide(state, glance)
+    if glance.name == state.watched.first:
+        state.seen[glance.step], state.eps = glance.samples, glance.eps
+        _compare(state, glance.step - 1)
     curve = state.curves.get(glance.name)
     if curve is None or (curve.last is not None and curve.last.shape != glance.samples.shape):
         curve = state.curves[glance.name] = _curve(glance)
     if not curve.rounds or state.offset + glance.step > curve.rounds[-1]:
         curve.add(state.offset, glance)
+
+
+def _compare(state: Consensus, step: int) -> None:
+    """Note whether round ``step`` left most ranks with anything but W times what they had."""
+    before, after, plan = state.seen.get(step), state.seen.get(step + 1), state.mixed.get(step)
+    for table in (state.seen, state.mixed):
+        for old in [k for k in table if k < step - 3]:
+            del table[old]
+    if state.stepped or before is None or after is None or plan is None:
+        return
+    if before.shape == after.shape and len(plan) == len(before) == len(state.watched.members):
+        slack = 1e3 * state.eps * float(np.abs(before).max(initial=0.0))
+        odd = strays(plan, state.watched.members, before, after, slack)
+        state.stepped = 2 * len(odd) >= len(plan)
 
 
 def _decide(state: Consensus, glance: Glance) -> None:
@@ -193,7 +219,7 @@ def _decide(state: Consensus, glance: Glance) -> None:
     else:
         state.curves.clear()
         state.predictions.clear()
-        state.offset = 0
+        state.offset, state.stepped = 0, False
     state.members = state.watched.members
     state.cell = state.ranks.seq or 0
     state.decided = True
@@ -243,7 +269,8 @@ def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG
         return {"n": state.ranks.n, "empty": True, "say": "Nothing watched."}
     main = curves[0]
     prediction = _prediction(state, main.name)
-    pure = prediction is not None and not prediction.broken and _is_pure(main, prediction)
+    pure = prediction is not None and not prediction.broken and not state.stepped
+    pure = pure and prediction is not None and _is_pure(main, prediction)
     floor = main.rounding * main.scale
     kept = main.drifts[-1] <= 100 * main.rounding
     moved = pure and not kept  # gradients may move the mean, mixing may not

@@ -18,7 +18,7 @@ from ifog.consensus import Glance, Watched
 from ifog.folds import Gather
 from ifog.numbers import named, number
 from ifog.ranks import Ranks, is_mixing, track
-from ifog.spectrum import Row, is_closed, matrix_of_rows
+from ifog.spectrum import Row, is_closed, matrix_of_rows, strays
 from ifog.telemetry import CellStart, Event, LawEvent, LogEvent, OpEvent, WatchEvent
 
 __all__ = ["Invariants", "Law", "fold_invariants", "view_invariants"]
@@ -181,12 +181,11 @@ def _kept(state: Invariants, name: str, step: int) -> None:
         return
     law = state.law(f"mean of {name} is kept", "only mixing changes it", _tolerance(after.eps))
     scale = state.scales[name]
+    members = state.ranks.members
+    odd = strays(plan, members, before.samples, after.samples, law.tolerance * scale)
     with np.errstate(all="ignore"):
-        mixed = matrix_of_rows(plan, state.ranks.members) @ before.samples
-        off = np.abs(after.samples - mixed).max(axis=1) / scale
         drift = float(np.abs(after.samples.mean(axis=0) - state.start[name]).max() / scale)
-    odd = [r for r, o in zip(state.ranks.members, off, strict=True) if not o <= law.tolerance]
-    if 2 * len(odd) >= len(off):
+    if 2 * len(odd) >= len(members):
         law.void = law.void or "steps between the rounds move it"
     elif not law.void:
         where = f" on {named(odd)}" if odd else f", {state.column}"

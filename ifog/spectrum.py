@@ -15,7 +15,14 @@ import numpy as np
 
 from ifog.weights import effective_neighbors, spectral_rate
 
-__all__ = ["Prediction", "contraction_rate", "is_closed", "matrix_of_rows", "neighbors_of"]
+__all__ = [
+    "Prediction",
+    "contraction_rate",
+    "is_closed",
+    "matrix_of_rows",
+    "neighbors_of",
+    "strays",
+]
 
 POINTS = 2000  # kept of a curve; beyond that every second one is dropped
 _EXACT, _CLEAR = 1e-12, 1e-6  # exact: the product falls from above the one to below the other
@@ -47,6 +54,15 @@ def is_closed(rows: Sequence[Row], members: Sequence[int]) -> bool:
         len(weights) == len(sources) + 1 and set(sources) <= set(members)
         for sources, weights in rows
     )
+
+
+def strays(
+    rows: Sequence[Row], members: Sequence[int], before: np.ndarray, after: np.ndarray, slack: float
+) -> list[int]:
+    """The ranks whose values ``after`` a round, [n, ...], are not W times those ``before`` it."""
+    with np.errstate(all="ignore"):
+        off = np.abs(after - matrix_of_rows(rows, members) @ before).max(axis=1)
+    return [rank for rank, far in zip(members, off, strict=True) if not far <= slack]
 
 
 def neighbors_of(matrix: np.ndarray) -> float | None:
