@@ -41,7 +41,7 @@ RUN = """
 cells += 1
 begin = now() + 0.5
 events = [graph_event(ring_matrix(8), "ring")]
-events += tracking(8, 60, seq=cells, t=begin, round_time=0.06)
+events += tracking(8, 60, seq=cells, seed=cells, t=begin, round_time=0.06)
 player = threading.Thread(target=play, args=(log, events))
 player.start()
 player.join(30)
