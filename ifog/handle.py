@@ -18,6 +18,7 @@ from ifog.transport.base import Transport
 
 __all__ = ["Handle", "Moving", "Operation", "Progress"]
 
+_OTHERS_EVERY = 4  # fruitless polls between two looks at the other operations
 _LOOK_EVERY = 32  # fruitless polls between two looks at the clock
 T = TypeVar("T")
 Operation = Generator[tuple[int, ...], None, T]
@@ -138,12 +139,12 @@ class Progress:
         polls = 0
         try:
             while True:
-                if len(self.active) == 1:
-                    handle.advance()
-                else:
-                    self.advance()
+                handle.advance()
                 if handle.finished:
                     return
+                # The others may be many, and each look at all of them takes its time.
+                if len(self.active) > 1 and polls % _OTHERS_EVERY == 0:
+                    self.advance()
                 polls += 1
                 self._transport.idle(polls)
                 if self.patience is not None and polls % _LOOK_EVERY == 0:
