@@ -23,7 +23,7 @@ from ifog.tape import Tape
 __all__ = ["Track", "change", "film", "moments", "packed"]
 
 _log = logging.getLogger(__name__)
-_MOST = 600  # frames
+_MOST = 1200  # frames
 _APART = 0.1  # seconds between two frames at least, where there are more rounds than frames
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
