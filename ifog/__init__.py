@@ -104,6 +104,8 @@ _HOME = {
         "watch",
     ),
     "optim": ("DecentralizedOptimizer",),
+    "playback": ("replay",),
+    "recordings": ("record",),
     "recorder": (
         "timeline",
         "timeline_context",

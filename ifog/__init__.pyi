@@ -97,6 +97,8 @@ from ifog.parameters import broadcast_parameters as broadcast_parameters
 from ifog.schedules import exponential_machines as exponential_machines
 from ifog.schedules import inner_outer_exponential as inner_outer_exponential
 from ifog.schedules import inner_outer_ring as inner_outer_ring
+from ifog.playback import replay as replay
+from ifog.recordings import record as record
 from ifog.recorder import timeline as timeline
 from ifog.recorder import timeline_context as timeline_context
 from ifog.recorder import timeline_end_activity as timeline_end_activity

@@ -20,6 +20,7 @@ __all__ = [
     "NotInitializedError",
     "ParticipationError",
     "PeerFailedError",
+    "RecordingError",
     "TopologyMismatchError",
     "TransportError",
 ]
@@ -77,6 +78,10 @@ class CheckpointError(IfogError, RuntimeError):
 
 class ClusterError(IfogError, RuntimeError):
     """The cluster cannot do what was asked; the message says what to type."""
+
+
+class RecordingError(IfogError, RuntimeError):
+    """A recording cannot be written or read; the message says which file and why."""
 
 
 class NoClusterError(ClusterError):

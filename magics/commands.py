@@ -10,6 +10,7 @@ from typing import Any
 from ifog.errors import ArgumentError, ClusterError, NoClusterError
 from ifog.magics.chaos import chaos
 from ifog.magics.options import closest, parse_ranks, split_options, whole
+from ifog.magics.records import switch
 from ifog.magics.runner import DEFAULT_RANKS, Runner
 from ifog.magics.saves import load, save
 from ifog.magics.stuck import interrupt, stacks, why
@@ -179,6 +180,7 @@ COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
     "pull": (_pull, "pull NAME [--ranks 0,2:4]", "bring a variable of the ranks here"),
     "push": (_push, "push NAME...", "copy variables of the notebook to the ranks"),
     "dashboard": (_dashboard, "dashboard [PANEL...]", f"live panels: {', '.join(PANELS)}"),
+    "record": (switch, "record on|off [PATH]", "keep what happens in a file for ifog.replay"),
     "why": (why, "why", "who waits for whom, now or when the last cell ended"),
     "stacks": (stacks, "stacks [RANKS] [--all]", "where the ranks are in their code"),
     "interrupt": (interrupt, "interrupt [RANKS]", "interrupt what the ranks do"),

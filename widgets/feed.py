@@ -11,21 +11,15 @@ import threading
 from collections.abc import MutableSet, Sequence
 from typing import Any, Protocol
 
-from ifog.telemetry import Event, now
+from ifog.sources import EventSource, events_of, source_of
+from ifog.telemetry import now
 
-__all__ = ["EventSource", "Feed", "source_of"]
+__all__ = ["Feed"]
 
 _PERIOD = 0.08  # seconds between two looks at the source
 _SLOW = 0.25  # with many ranks
 _MANY = 32
 _REFRESH = 0.5  # seconds after which clocks and rates move on without news
-
-
-class EventSource(Protocol):
-    """Where events come from: a log, a replay, a simulator's trace."""
-
-    def since(self, cursor: int) -> tuple[int, list[Event]]:
-        """The new cursor and the events after ``cursor``."""
 
 
 class Follower(Protocol):
@@ -39,21 +33,8 @@ class Follower(Protocol):
     def restart(self) -> None:
         """Read the source again from its beginning."""
 
-
-def source_of(source: Any) -> Any:
-    """``source`` if it has events: an event source, or something with one as ``events``.
-
-    Raises:
-        TypeError: it has none.
-    """
-    if callable(getattr(source, "since", None)):
-        return source
-    if callable(getattr(getattr(source, "events", None), "since", None)):
-        return source
-    raise TypeError(
-        f"a dashboard shows a Cluster or an event log, not {type(source).__name__!r}: "
-        "pass the cluster, its .events, or an object with since(cursor)"
-    )
+    def prepare(self, source: EventSource) -> bool:
+        """Do a bit of what makes going back in ``source`` quick; whether more is to be done."""
 
 
 def _followers(events: Any) -> MutableSet[Any]:
@@ -97,13 +78,15 @@ class Feed:
     def step(self) -> None:
         """One look: fold what is new into every panel."""
         with self._looking:
-            events: EventSource = getattr(self._source, "events", self._source)
+            events: Any = events_of(self._source)
             if self._events is not events:
                 _followers(events).add(self)
                 if self._events is not None:
                     for panel in self._panels:
                         panel.restart()
             self._events = events
+            if hasattr(events, "advance"):
+                events.advance()
             time = now()
             due = time - self._refreshed > _REFRESH
             for panel in self._panels:
@@ -117,3 +100,9 @@ class Feed:
             self.step()
             many = max((panel.n for panel in self._panels), default=0) > _MANY
             period = _SLOW if many else _PERIOD
+            due = now() + period
+            while not self._closed.is_set() and now() < due and self._prepare():
+                period = due - now()
+
+    def _prepare(self) -> bool:
+        return any(panel.prepare(self._events) for panel in self._panels)
