@@ -254,7 +254,7 @@ class Mail:
     def fresh(self) -> bool:
         """Whether a message is here that nobody has looked at."""
         written, read = self._own.written, self._read
-        return any([written[counter] != read[rank] for rank, counter in self._counters])
+        return any(written[counter] != read[rank] for rank, counter in self._counters)
 
     def sleep(self, seconds: float) -> None:
         """Give up the processor until a message comes, a signal, or the time is over."""
