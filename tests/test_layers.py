@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
+    ("background",),
     ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
     ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
     ("compression", "slots"),
@@ -25,7 +26,7 @@ LAYERS = (
     ("checkpoint", "inference", "parameters", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("flat", "mixing"),
-    ("carriers", "optim_arguments", "pipeline", "window_mixing"),
+    ("carriers", "gradients", "optim_arguments", "pipeline", "window_mixing"),
     ("optim",),
     (
         "testing",

@@ -165,7 +165,7 @@ def test_learning_rate_schedulers_drive_it(label, before):
 def test_buckets_on_their_way_during_backward_end_as_whole_messages_do(
     order, every, named, monkeypatch
 ):
-    monkeypatch.setattr(pipeline.Pipeline.__init__, "__kwdefaults__", {"nbytes": 1})
+    monkeypatch.setattr(pipeline, "NBYTES", 1)
     if order == "gradient" and every > 1:
         every = 1
 
