@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
-    ("background",),
+    ("background", "costs"),
     ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
     ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
     ("compression", "slots"),
@@ -27,7 +27,7 @@ LAYERS = (
     ("gossip", "hierarchical", "machines"),
     ("flat", "mixing"),
     ("carriers", "gradients", "optim_arguments", "pipeline", "window_mixing"),
-    ("optim",),
+    ("advice", "optim"),
     (
         "testing",
         "demo_ranks",
@@ -47,6 +47,7 @@ LAYERS = (
 CLIENT = (
     (
         "telemetry",
+        "costs",
         "errors",
         "manifest",
         "numbers",
