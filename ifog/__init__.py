@@ -14,6 +14,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "advice": ("advise",),
     "agents": ("MatrixMixer",),
     "carriers": ("agent_mixer",),
     "checkpoint": ("load", "save"),

@@ -1,6 +1,7 @@
 from typing import Any
 
 from ifog import algorithms as algorithms
+from ifog.advice import advise as advise
 from ifog.agents import MatrixMixer as MatrixMixer
 from ifog.carriers import agent_mixer as agent_mixer
 from ifog.checkpoint import load as load

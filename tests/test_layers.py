@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
+    ("background", "costs"),
     ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
     ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
     ("compression", "slots"),
@@ -25,8 +26,8 @@ LAYERS = (
     ("checkpoint", "inference", "parameters", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("flat", "mixing"),
-    ("carriers", "optim_arguments", "pipeline", "window_mixing"),
-    ("optim",),
+    ("carriers", "gradients", "optim_arguments", "pipeline", "window_mixing"),
+    ("advice", "optim"),
     (
         "testing",
         "demo_ranks",
@@ -46,6 +47,7 @@ LAYERS = (
 CLIENT = (
     (
         "telemetry",
+        "costs",
         "errors",
         "manifest",
         "numbers",
