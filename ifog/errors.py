@@ -14,6 +14,7 @@ __all__ = [
     "ClusterStartError",
     "DeadlineError",
     "IfogError",
+    "LawError",
     "MismatchError",
     "NoClusterError",
     "NotAvailableError",
@@ -70,6 +71,10 @@ class PeerFailedError(IfogError, RuntimeError):
         super().__init__(message)
         self.rank = rank
         self.cause = cause
+
+
+class LawError(IfogError, AssertionError):
+    """An algorithm breaks a law that all algorithms keep; the message says which, and why."""
 
 
 class CheckpointError(IfogError, RuntimeError):

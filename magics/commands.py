@@ -15,7 +15,7 @@ from ifog.magics.runner import DEFAULT_RANKS, Runner
 from ifog.magics.saves import load, save
 from ifog.magics.stuck import interrupt, stacks, why
 from ifog.magics.survival import heal, respawn
-from ifog.numbers import count, counted, number, rank_ranges
+from ifog.numbers import counted, rank_ranges
 
 __all__ = ["COMMANDS", "PANELS", "command"]
 
@@ -82,22 +82,20 @@ def _status(runner: Runner, line: str) -> None:
 
 
 def _topology(runner: Runner, line: str) -> None:
-    from ifog import topology, weights
+    from ifog import schedules, topology
 
-    plain, _ = _words(line, "topology NAME", {})
-    if len(plain) != 1:
-        raise ArgumentError(f"%bf topology NAME, with one of: {', '.join(topology.names())}")
-    topology.named(plain[0], runner.size())  # a wrong name starts no cluster
+    label = "_".join(_words(line, "topology NAME", {})[0])
+    if not label:
+        raise ArgumentError(
+            f"%bf topology NAME, with one of: {', '.join(topology.names())}; or a schedule, such "
+            "as one_peer, base, matcha_grid (Tab shows all)"
+        )
+    schedules.named(label, runner.size())  # a wrong name starts no cluster
     cluster = runner.cluster_or_default()
-    graph = topology.named(plain[0], cluster.n)
+    report = topology.report(label, cluster.n)
     runner.require_idle(range(cluster.n), "%bf topology")
-    cluster.set_topology(plain[0])
-    edges = sum(u != v for u, v in graph.edges)
-    rate = weights.spectral_rate(weights.matrix(graph))
-    _say(
-        f"{graph.graph['label']}: {counted(cluster.n)}, {count(edges)} edges, "
-        f"spectral rate {number(rate)}"
-    )
+    cluster.set_topology(label)
+    _say(report.summary())
 
 
 def _pull(runner: Runner, line: str) -> None:

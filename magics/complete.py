@@ -37,9 +37,9 @@ def complete_line(line: str, here: Iterable[str], ranks: Iterable[str]) -> list[
     command = words[1]
     options = [option for option in _OPTIONS.get(command, ()) if option not in words]
     if command == "topology" and len(words) == 2:
-        from ifog import topology
+        from ifog import schedules
 
-        return list(topology.names())
+        return list(schedules.names())
     if command == "dashboard":
         return [panel for panel in PANELS if panel not in words]
     if command == "record" and len(words) == 2:

@@ -9,10 +9,24 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+GRAPHS = (
+    "adjacency",
+    "base_graphs",
+    "fastest",
+    "graph_report",
+    "links",
+    "matcha",
+    "random_graphs",
+    "random_schedules",
+    "rounds",
+    "schedules",
+    "topology",
+    "weights",
+)
 LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
     ("background", "costs"),
-    ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
+    ("transport", "handle", "layout", "survival", "tracks", *GRAPHS),
     ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
     ("compression", "slots"),
     ("hosting",),
@@ -26,7 +40,15 @@ LAYERS = (
     ("checkpoint", "inference", "parameters", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("flat", "mixing"),
-    ("carriers", "gradients", "optim_arguments", "pipeline", "window_mixing"),
+    (
+        "carriers",
+        "conformance",
+        "delays",
+        "gradients",
+        "optim_arguments",
+        "pipeline",
+        "window_mixing",
+    ),
     ("advice", "optim"),
     (
         "testing",
@@ -52,9 +74,7 @@ CLIENT = (
         "manifest",
         "numbers",
         "quantities",
-        "topology",
-        "weights",
-        "schedules",
+        *GRAPHS,
     ),
     (
         "watchdog",
@@ -97,7 +117,8 @@ ONLY_IN = {
     "ipyparallel": {"answers", "bluefog", "cluster", "launcher", "line", "engine", "iopub"},
     "anywidget": {"widgets"},
     "plotly": {"widgets"},
-    "torch": {name for layer in LAYERS for name in layer} - {"telemetry", "errors", "manifest"},
+    "torch": {name for layer in LAYERS for name in layer}
+    - {"telemetry", "errors", "manifest", *GRAPHS},
 }
 ONLY_AT_RUN_TIME = {
     ("context", "recorder"),  # init begins the timeline that the environment asks for
