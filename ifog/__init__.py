@@ -14,6 +14,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "advice": ("advise",),
     "agents": ("MatrixMixer",),
     "carriers": ("agent_mixer",),
     "checkpoint": ("load", "save"),
@@ -105,6 +106,8 @@ _HOME = {
         "watch",
     ),
     "optim": ("DecentralizedOptimizer",),
+    "playback": ("replay",),
+    "recordings": ("record",),
     "recorder": (
         "timeline",
         "timeline_context",
@@ -117,24 +120,41 @@ _HOME = {
         "broadcast_parameters",
     ),
     "schedules": (
+        "base_graph",
+        "epidemic",
+        "equi_dynamic",
         "exponential_machines",
+        "hypercube_matching",
         "inner_outer_exponential",
         "inner_outer_ring",
+        "matcha",
         "one_peer",
+        "random_pair",
     ),
     "topology": (
+        "barbell",
         "complete",
+        "equi_static",
+        "erdos_renyi",
         "exponential",
+        "from_adjacency",
         "from_matrix",
+        "geometric",
         "grid2d",
+        "hypercube",
+        "path",
+        "random_regular",
         "ring",
+        "small_world",
         "star",
         "symmetric_exponential",
+        "torus2d",
+        "tree",
     ),
     "window_mixing": ("push_sum_mixer", "window_mixer"),
     "windows": ("Window",),
 }
-_MODULES = ("algorithms",)
+_MODULES = ("algorithms", "problems", "schedules", "topology", "weights")
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: PLE0604 - the table above is the list, spelled once

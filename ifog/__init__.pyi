@@ -1,6 +1,11 @@
 from typing import Any
 
 from ifog import algorithms as algorithms
+from ifog.advice import advise as advise
+from ifog import problems as problems
+from ifog import schedules as schedules
+from ifog import topology as topology
+from ifog import weights as weights
 from ifog.agents import MatrixMixer as MatrixMixer
 from ifog.carriers import agent_mixer as agent_mixer
 from ifog.checkpoint import load as load
@@ -100,6 +105,8 @@ from ifog.parameters import broadcast_parameters as broadcast_parameters
 from ifog.schedules import exponential_machines as exponential_machines
 from ifog.schedules import inner_outer_exponential as inner_outer_exponential
 from ifog.schedules import inner_outer_ring as inner_outer_ring
+from ifog.playback import replay as replay
+from ifog.recordings import record as record
 from ifog.recorder import timeline as timeline
 from ifog.recorder import timeline_context as timeline_context
 from ifog.recorder import timeline_end_activity as timeline_end_activity
@@ -112,6 +119,23 @@ from ifog.topology import grid2d as grid2d
 from ifog.topology import ring as ring
 from ifog.topology import star as star
 from ifog.topology import symmetric_exponential as symmetric_exponential
+from ifog.schedules import base_graph as base_graph
+from ifog.schedules import epidemic as epidemic
+from ifog.schedules import equi_dynamic as equi_dynamic
+from ifog.schedules import hypercube_matching as hypercube_matching
+from ifog.schedules import matcha as matcha
+from ifog.schedules import random_pair as random_pair
+from ifog.topology import barbell as barbell
+from ifog.topology import equi_static as equi_static
+from ifog.topology import erdos_renyi as erdos_renyi
+from ifog.topology import from_adjacency as from_adjacency
+from ifog.topology import geometric as geometric
+from ifog.topology import hypercube as hypercube
+from ifog.topology import path as path
+from ifog.topology import random_regular as random_regular
+from ifog.topology import small_world as small_world
+from ifog.topology import torus2d as torus2d
+from ifog.topology import tree as tree
 from ifog.window_mixing import push_sum_mixer as push_sum_mixer
 from ifog.window_mixing import window_mixer as window_mixer
 from ifog.windows import Window as Window

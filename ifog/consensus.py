@@ -257,9 +257,12 @@ def _log(values: Sequence[float] | np.ndarray) -> list[float | None]:
 
 
 def _pick(length: int, most: int) -> np.ndarray:
-    if length <= most:
-        return np.arange(length)
-    return np.unique(np.linspace(0, length - 1, most).round().astype(int))
+    """Indices of at most ``most`` points, which stay the same ones as long as possible."""
+    stride = 1
+    while (length - 1) // stride + 2 > most:
+        stride *= 2
+    picked = np.arange(0, length, stride)
+    return picked if (length - 1) % stride == 0 else np.append(picked, length - 1)
 
 
 def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG001 - a view's form

@@ -20,6 +20,7 @@ from ifog.handle import Progress
 from ifog.healing import Healing
 from ifog.layout import Layout, arranged
 from ifog.numbers import rank_ranges
+from ifog.rounds import Schedule
 from ifog.survival import surviving_share
 from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, Sink, Tee, WaitEvent, now
 from ifog.transport.base import Transport
@@ -84,17 +85,21 @@ class Context:
         """The ranks that live, as far as healing has found out, ascending."""
         return self.transport.alive
 
-    def install(self, graph: nx.DiGraph, *, weighted: bool) -> None:
+    def install(
+        self, graph: nx.DiGraph, *, weighted: bool, schedule: Schedule | None = None
+    ) -> None:
         """Use ``graph`` on this rank from now on; comparing it across ranks is the caller's part.
 
-        Where ranks are dead, ``graph`` is what ``surviving`` leaves of ``declared``.
+        Where ranks are dead, ``graph`` is what ``surviving`` leaves of ``declared``. With a
+        ``schedule``, averages without weights of their own follow its rounds; ``graph`` then stands
+        for all of them.
 
         Raises:
             ArgumentError: the graph does not fit this world.
         """
         graphs.check(graph, self.size)
         self.static_plan: Plan | None = None  # made when first asked for
-        self.declared, self.weighted = graph, weighted
+        self.declared, self.weighted, self.schedule = graph, weighted, schedule
         self.survival = surviving_share(graph, weighted, self.alive)
         self.graph = graph if self.survival is None else self.survival.graph
         self.evenly = not weighted and self.survival is None
@@ -251,7 +256,7 @@ class Context:
         self.arrange(self.layout)
         if graph is not None:
             self.install_machines(graph, weighted=weighted)
-        self.install(self.declared, weighted=self.weighted)
+        self.install(self.declared, weighted=self.weighted, schedule=self.schedule)
 
 
 def _sinks(sink: Sink | None) -> tuple[Sink, ...]:
@@ -339,6 +344,9 @@ def shutdown() -> None:
     """Forget this rank's context; operations then ask for ``init`` again."""
     global _of_process
     context = _of_task.get() or _of_process
+    if context is not None:
+        stopped = NotInitializedError("the operation was under way at shutdown()")
+        context.progress.fail_all(stopped)
     if context is not None and context.timeline is not None:
         context.timeline.stop()
     if _of_task.get() is not None:

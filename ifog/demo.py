@@ -159,7 +159,7 @@ class _Runner:
             topology=label,
             rounds=len(errors) - 1,
             error=errors[-1],
-            measured_rate=measured_rate(errors, schedule.period),
+            measured_rate=measured_rate(errors, schedule.period or 1),
             spectral_rate=schedules.spectral_rate(schedule),
         )
         self._screen.finished(row)

@@ -14,12 +14,14 @@ __all__ = [
     "ClusterStartError",
     "DeadlineError",
     "IfogError",
+    "LawError",
     "MismatchError",
     "NoClusterError",
     "NotAvailableError",
     "NotInitializedError",
     "ParticipationError",
     "PeerFailedError",
+    "RecordingError",
     "TopologyMismatchError",
     "TransportError",
 ]
@@ -71,12 +73,20 @@ class PeerFailedError(IfogError, RuntimeError):
         self.cause = cause
 
 
+class LawError(IfogError, AssertionError):
+    """An algorithm breaks a law that all algorithms keep; the message says which, and why."""
+
+
 class CheckpointError(IfogError, RuntimeError):
     """A checkpoint cannot be written or read; what was there before is unchanged."""
 
 
 class ClusterError(IfogError, RuntimeError):
     """The cluster cannot do what was asked; the message says what to type."""
+
+
+class RecordingError(IfogError, RuntimeError):
+    """A recording cannot be written or read; the message says which file and why."""
 
 
 class NoClusterError(ClusterError):

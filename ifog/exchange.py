@@ -362,7 +362,7 @@ def same(
             )
 
 
-def blocked(handle: Handle[object], arrivals: Arrivals, started: float) -> float:
+def blocked(handle: Handle[object], arrivals: Arrivals) -> float:
     """Seconds for which the caller was blocked before the last peer arrived."""
-    since = handle.blocked_at if handle.blocked_at is not None else started
-    return max(0.0, arrivals.last_at - since)
+    since = handle.blocked_at
+    return 0.0 if since is None else max(0.0, arrivals.last_at - since)

@@ -22,7 +22,7 @@ from ifog.algorithms.base import Neighbors, Slots
 from ifog.kernels import Product
 from ifog.slots import SlotTable, require_undirected, slot_table
 
-__all__ = ["Arrays", "Hosts", "Share", "Traffic", "arrays"]
+__all__ = ["Arrays", "EdgeArrays", "Hosts", "Share", "Traffic", "arrays"]
 
 Whole = npt.NDArray[np.int64]
 
@@ -50,7 +50,9 @@ class Arrays(Protocol):
         """[links] what the target applies to it."""
 
 
-class _Arrays(NamedTuple):
+class EdgeArrays(NamedTuple):
+    """The plainest ``Arrays``."""
+
     n: int
     source: Whole
     target: Whole
@@ -69,7 +71,7 @@ def arrays(graph: Any) -> Arrays:
     topology.check(graph, len(graph), nodes="agents")
     edges = np.array(list(graph.edges(data="weight", default=1.0)), dtype=np.float64).reshape(-1, 3)
     source, target = edges[:, 0].astype(np.int64), edges[:, 1].astype(np.int64)
-    return _Arrays(len(graph), source, target, edges[:, 2])
+    return EdgeArrays(len(graph), source, target, edges[:, 2])
 
 
 class Hosts(NamedTuple):

@@ -54,7 +54,8 @@ def neighbor_allreduce(
 
     *Static* (no ``dst_weights``): over the graph in use, on all ranks. Without weights, each of
     the m in-neighbours and the rank itself count 1/(m + 1), summed first and divided once, or the
-    graph's weights if it was set with ``is_weighted=True``. *Dynamic* (``dst_weights`` or
+    graph's weights if it was set with ``is_weighted=True``. Where a schedule is in use, its next
+    round; every name counts its own, from 0 in each cell. *Dynamic* (``dst_weights`` or
     ``topology``): exactly over the edges named, whatever the graph in use.
 
     Blocks until every in-neighbour has sent and every out-neighbour can receive. Every rank of
@@ -125,6 +126,7 @@ def neighbor_allreduce_nonblocking(
         dst_weights=dst_weights,
         topology=topology,
         op=op,
+        name=name,
     )
     checked = plan.dynamic and enable_topo_check
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import cloudpickle
 import torch
 
 from ifog import context as contexts
@@ -24,7 +25,7 @@ from ifog.operation import Outcome, launch
 
 __all__ = ["admit", "giver", "hand_over", "join", "portrait", "settle", "spawn", "take_over"]
 
-_SHARED = ("on_failure", "windows_carry_p", "weighted", "machine_weighted")
+_SHARED = ("on_failure", "windows_carry_p", "weighted", "schedule", "machine_weighted")
 
 
 def _mpi(context: Context) -> Any:
@@ -41,7 +42,8 @@ def portrait() -> bytes:
     facts = {name: getattr(context, name) for name in _SHARED}
     graphs = (context.declared, context.declared_machines)
     machines, healed = context.layout.machines, context.healed
-    return pickle.dumps((facts, graphs, machines, context.transport.machines, healed))
+    # By value: schedules are made of functions inside functions.
+    return bytes(cloudpickle.dumps((facts, graphs, machines, context.transport.machines, healed)))
 
 
 def giver(rank: int) -> int:
@@ -85,7 +87,7 @@ def settle(image: bytes) -> None:
     context.arrange(type(context.layout)(machines))
     if machine_graph is not None:
         context.install_machines(machine_graph, weighted=facts["machine_weighted"])
-    context.install(graph, weighted=facts["weighted"])
+    context.install(graph, weighted=facts["weighted"], schedule=facts["schedule"])
 
 
 def _begin_anew(context: Context) -> None:

@@ -84,7 +84,7 @@ def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Op
         outcome = yield from body(context, tag_of(key))
     finally:
         context.in_flight.discard(key)
-    waited = blocked(handle, outcome.arrivals, t0)
+    waited = blocked(handle, outcome.arrivals)
     context.finished(handle.op, handle.step, outcome.nbytes, waited)
     if context.sink is not None:
         context.sink.write(

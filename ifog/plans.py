@@ -65,6 +65,7 @@ def mixing_plan(
     dst_weights: Mapping[int, float] | Sequence[int] | None,
     topology: nx.DiGraph | None,
     op: str,
+    name: str | None = None,
 ) -> Plan:
     """The plan of a ``neighbor_allreduce`` call.
 
@@ -72,6 +73,8 @@ def mixing_plan(
         ArgumentError: naming the argument, what was found, and what to pass instead.
     """
     if self_weight is None and src_weights is None and dst_weights is None and topology is None:
+        if context.schedule is not None:
+            return _of_graph(context, context.schedule(context.steps[op, name or ""]))
         if context.static_plan is None:
             context.static_plan = _static(context)
         return context.static_plan

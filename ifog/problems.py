@@ -303,8 +303,8 @@ class Quadratics:
     """``f_i(x) = sum_k h_ik (x_k - b_ik)^2 / 2``.
 
     Attributes:
-        h: [n, d] curvatures of the agents hosted here.
-        b: [n, d] their optima.
+        h: [n, ...] curvatures of the agents hosted here.
+        b: [n, ...] their optima.
         agents: [n] int64, their numbers.
     """
 
@@ -318,18 +318,18 @@ class Quadratics:
 
     def loss(self, x: Tensor) -> Tensor:
         """[n] the values of f_i."""
-        return (self.h * (x - self.b) ** 2).sum(1) / 2
+        return (self.h * (x - self.b) ** 2).flatten(1).sum(1) / 2
 
     def prox(self, v: Tensor, c: float) -> Tensor:
         """Row i is ``argmin over x of f_i(x) + (c/2) |x - v_i|^2``."""
         return (self.h * self.b + c * v) / (self.h + c)
 
     def optimum(self) -> Tensor:
-        """[d] the minimum of the mean of f_i over the agents here."""
+        """[...] the minimum of the mean of f_i over the agents here."""
         return (self.h * self.b).sum(0) / self.h.sum(0)
 
     def zeros(self) -> Tensor:
-        """[n, d] zeros, to start from."""
+        """[n, ...] zeros, to start from."""
         return torch.zeros_like(self.b)
 
     def take(self, agents: Tensor | Sequence[int]) -> Quadratics:

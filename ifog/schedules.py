@@ -5,64 +5,56 @@ A static graph is the constant schedule, so whatever mixes by a schedule serves 
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, reduce
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
 from itertools import count
-from typing import Protocol
 
 import numpy as np
 
 from ifog import topology
+from ifog.base_graphs import base_graph
 from ifog.errors import ArgumentError
-from ifog.topology import Matrix, Topology, exponential, from_matrix
+from ifog.links import (
+    Links,
+    as_links,
+    averaging,
+    circulant,
+    exchanging,
+    key_of,
+    require_power_of_two,
+    require_whole,
+)
+from ifog.matcha import matcha
+from ifog.random_schedules import epidemic, equi_dynamic, random_pair
+from ifog.rounds import Drawn, Periodic, Schedule, constant, links_of, mean_graph
+from ifog.topology import Matrix, Topology
 from ifog.weights import contraction, matrix
 
 __all__ = [
+    "Drawn",
     "Periodic",
     "Schedule",
+    "base_graph",
     "constant",
+    "epidemic",
+    "equi_dynamic",
     "exponential_machines",
+    "hypercube_matching",
     "inner_outer_exponential",
     "inner_outer_ring",
+    "links_of",
+    "matcha",
+    "mean_graph",
     "named",
+    "names",
     "one_peer",
     "period_matrix",
+    "random_pair",
     "send_recv",
     "spectral_rate",
 ]
-
-
-class Schedule(Protocol):
-    """The graph of step 0, 1, 2, ...: the same on every rank that asks."""
-
-    def __call__(self, step: int) -> Topology:
-        """The graph to mix by in round ``step``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Periodic:
-    """A schedule that repeats after ``period`` steps; graphs are built once and shared.
-
-    Attributes:
-        period: after how many steps it repeats.
-        label: a short name for tables and pictures.
-        build: the graph of a step in ``range(period)``.
-    """
-
-    period: int
-    label: str
-    build: Callable[[int], Topology]
-
-    def __call__(self, step: int) -> Topology:
-        """The graph to mix by in round ``step``."""
-        return self.build(step % self.period)
-
-
-def constant(graph: Topology) -> Periodic:
-    """The schedule that always gives ``graph``."""
-    return Periodic(1, str(graph.graph.get("label", "custom")), lambda _: graph)
 
 
 def one_peer(graph: Topology | int) -> Periodic:
@@ -77,20 +69,47 @@ def one_peer(graph: Topology | int) -> Periodic:
             1/2, and for n = 2^m the product of m successive matrices is exactly J
             (Ying, Yuan, Chen, Hu, Pan, Yin 2021, arXiv:2110.13363).
     """
-    base = graph if not isinstance(graph, int | np.integer) else exponential(int(graph))
-    n = len(base)
-    peers = [
-        [(r + distance) % n for distance in range(1, n) if base.has_edge(r, (r + distance) % n)]
-        for r in range(n)
-    ]
-    label = f"one-peer {base.graph.get('label', 'custom')}"
+    if isinstance(graph, int | np.integer):
+        return _shifts(int(graph), "one-peer exponential")
+    n, links = len(graph), as_links(graph)
+    source, target = links.without_loops()
+    order = np.lexsort(((target - source) % n, source))
+    source, target = source[order], target[order]
+    count = np.bincount(source, minlength=n)
+    first, talking = np.cumsum(count) - count, np.flatnonzero(count)
 
-    @lru_cache(maxsize=1024)
-    def build(step: int) -> Topology:
-        now = ((r, around[step % len(around)]) for r, around in enumerate(peers) if around)
-        return _even(n, now, label)
+    def build(step: int) -> Links:
+        now = target[first[talking] + step % count[talking]]
+        return averaging(n, talking, now, f"one-peer {links.label}")
 
-    return Periodic(math.lcm(*(max(len(around), 1) for around in peers)), label, build)
+    # Plain integers: what numpy counts would overflow in large periods.
+    period = math.lcm(*np.unique(np.maximum(count, 1)).tolist())
+    return Periodic(period, f"one-peer {links.label}", build)
+
+
+def _shifts(n: int, label: str) -> Periodic:
+    """Everyone sends to the node 1, 2, 4, ... further on in turn, every weight 1/2."""
+    distances = _powers_of_two(n - 1) if n > 1 else [0]
+    return Periodic(len(distances), label, lambda step: circulant(n, [0, distances[step]], label))
+
+
+def hypercube_matching(n: int) -> Periodic:
+    """In step k each rank averages with the one whose number differs in bit k mod m; n = 2^m.
+
+    Symmetric, every weight 1/2, and a period is exactly J, in any order.
+
+    Raises:
+        ArgumentError: ``n`` is not a power of two.
+    """
+    require_power_of_two("hypercube_matching", n)
+    bits = max((n - 1).bit_length(), 1)
+    rank = np.arange(n)
+
+    def build(step: int) -> Links:
+        lower = rank[rank & (1 << step) == 0] if n > 1 else rank[:0]
+        return exchanging(n, lower, lower | (1 << step), 0.5, "hypercube matching")
+
+    return Periodic(bits, "hypercube matching", build)
 
 
 def exponential_machines(size: int, local_size: int) -> Periodic:
@@ -110,14 +129,7 @@ def exponential_machines(size: int, local_size: int) -> Periodic:
             f"exponential_machines: {size} ranks with {local_size} on each machine are one machine "
             "and have no other to send to; use one_peer(size) among the ranks"
         )
-    label = "one-peer exponential of machines"
-    between = one_peer(machines)
-
-    @lru_cache(maxsize=1024)
-    def build(step: int) -> Topology:
-        return from_matrix(matrix(between(step)), label=label)
-
-    return Periodic(between.period, label, build)
+    return _shifts(machines, "one-peer exponential of machines")
 
 
 def inner_outer_ring(size: int, local_size: int) -> Periodic:
@@ -173,27 +185,70 @@ def inner_outer_exponential(size: int, local_size: int) -> Periodic:
     return _inner_outer("inner-outer exponential", size, local_size, outer=outer, inner=inner)
 
 
-def named(label: str, n: int, *, local_size: int | None = None) -> Periodic:
-    """The schedule called ``label`` for ``n`` ranks.
+_DRAWN: Mapping[str, Callable[[int], Periodic | Drawn]] = {
+    "base": base_graph,
+    "epidemic": epidemic,
+    "equi_dynamic": equi_dynamic,
+    "hypercube_matching": hypercube_matching,
+    "matcha": lambda n: matcha(topology.named_links("ring", n)),
+    "one_peer": one_peer,
+    "random_pair": random_pair,
+}
+_OVER: Mapping[str, Callable[[Topology], Periodic | Drawn]] = {
+    "matcha": matcha,
+    "one_peer": one_peer,
+}
+
+_ONE_WAY = ("equi_static", "exponential")  # graphs whose links do not all have an opposite
+
+
+def names() -> tuple[str, ...]:
+    """What ``named`` knows: names of graphs, of schedules, and of schedules over graphs, sorted.
+
+    Left out are those that need to know the machines.
+    """
+    one_peers = (f"one_peer_{graph}" for graph in topology.names())
+    matchas = (f"matcha_{graph}" for graph in topology.names() if graph not in _ONE_WAY)
+    return tuple(sorted({*topology.names(), *_DRAWN, *one_peers, *matchas}))
+
+
+def named(label: str, n: int, *, local_size: int | None = None) -> Periodic | Drawn:
+    """The schedule called ``label`` for ``n`` ranks, with its defaults.
 
     Args:
-        label: a name known to ``topology.named``, which is then used in every round; "one-peer"
-            with or without such a name, "one-peer exponential" being the default; "inner-outer
-            ring" or "inner-outer exponential".
+        label: a name known to ``topology.named``, which is then used in every round; "base",
+            "base-3" and so on, "epidemic", "equi-dynamic", "hypercube matching" or "random pair";
+            "one-peer" with or without the name of a graph, "one-peer exponential" being the
+            default; "matcha" likewise, by default over the ring; "inner-outer ring" or
+            "inner-outer exponential".
         n: how many ranks.
         local_size: how many ranks on each machine; needed by the last two.
 
     Raises:
         ArgumentError: there is no such graph, or ``local_size`` is missing or does not fit.
     """
-    words = label.strip().lower().replace("-", " ").replace("_", " ").split()
-    if words[:2] == ["one", "peer"]:
-        return one_peer(topology.named(" ".join(words[2:]) or "exponential", n))
-    if words[:2] != ["inner", "outer"]:
-        return constant(topology.named(label, n))
-    make = {"ring": inner_outer_ring, "exponential": inner_outer_exponential}.get(
-        " ".join(words[2:]) or "exponential"
-    )
+    key = key_of(label)
+    if key in _DRAWN:
+        return _DRAWN[key](n)
+    if key.startswith("base_") and key[5:].isdigit():
+        require_whole("base", "the number", int(key[5:]), 2)
+        return base_graph(n, degree=int(key[5:]) - 1)
+    for way, make in _OVER.items():
+        if key.startswith(f"{way}_"):
+            return make(topology.named(key.removeprefix(f"{way}_"), n))
+    if key.startswith("inner_outer"):
+        return _inner_outer_named(label, key, n, local_size)
+    if key not in topology.names() and (near := difflib.get_close_matches(key, _DRAWN, n=1)):
+        raise ArgumentError(f"no schedule is called {label!r}; did you mean {near[0]!r}?")
+    return constant(topology.named_links(label, n))
+
+
+def _inner_outer_named(label: str, key: str, n: int, local_size: int | None) -> Periodic:
+    make = {
+        "inner_outer": inner_outer_exponential,
+        "inner_outer_exponential": inner_outer_exponential,
+        "inner_outer_ring": inner_outer_ring,
+    }.get(key)
     if make is None:
         raise ArgumentError(
             f"no schedule is called {label!r}; there are 'inner-outer ring' and "
@@ -240,13 +295,18 @@ def period_matrix(schedule: Periodic) -> Matrix:
     return reduce(lambda product, W: W @ product, factors)
 
 
-def spectral_rate(schedule: Periodic) -> float:
+def spectral_rate(schedule: Periodic | Drawn, *, draws: int = 200) -> float:
     """The predicted factor on the error per step: ``||period product - J||_2 ^ (1/period)``.
 
     0 when a period gives the mean exactly. For a period of 1 and a normal W it is the second
-    largest eigenvalue modulus. Meant for doubly stochastic schedules.
+    largest eigenvalue modulus. Of a random schedule, the root of the mean square over ``draws``
+    rounds, ``||(I - J) mean(W^T W) (I - J)||_2 ^ (1/2)``. Meant for doubly stochastic schedules.
     """
-    return float(contraction(period_matrix(schedule)) ** (1 / schedule.period))
+    if isinstance(schedule, Periodic):
+        return float(contraction(period_matrix(schedule)) ** (1 / schedule.period))
+    square: Matrix = np.mean([W.T @ W for W in map(matrix, map(schedule.links, range(draws)))], 0)
+    off = np.eye(len(square)) - 1 / len(square)
+    return math.sqrt(max(float(np.linalg.eigvalsh(off @ square @ off)[-1]), 0.0))
 
 
 def _inner_outer(
@@ -259,8 +319,7 @@ def _inner_outer(
             "to send to each other; it must be at least 3"
         )
 
-    @lru_cache(maxsize=1024)
-    def build(step: int) -> Topology:
+    def build(step: int) -> Links:
         outside, shift = step % c, inner[step % len(inner)]
         circle = [(outside + place) % c for place in range(1, c)]
         edges = []
@@ -271,17 +330,10 @@ def _inner_outer(
                 edges.append((first + outside, other * c + outside))
             for place, index in enumerate(circle):
                 edges.append((first + index, first + circle[(place + shift) % (c - 1)]))
-        return _even(machines * c, edges, label)
+        source, target = np.array(edges).T
+        return averaging(machines * c, source, target, label)
 
     return Periodic(math.lcm(c, len(outer), len(inner)), label, build)
-
-
-def _even(n: int, edges: Iterable[tuple[int, int]], label: str) -> Topology:
-    """The graph of ``edges`` in which a rank gives itself and its m senders 1/(m + 1) each."""
-    links = np.eye(n)
-    for u, v in edges:
-        links[v, u] = 1
-    return from_matrix(links / links.sum(axis=1, keepdims=True), label=label)
 
 
 def _machines(name: str, size: int, local_size: int) -> int:

@@ -3,45 +3,81 @@
 The convention of the whole project, stated once: an edge ``(u, v)`` means u sends to v, and its
 ``weight`` is the coefficient v applies to u's value. Self loops carry the self weights, nodes are
 the ranks 0..n-1, and one round of mixing is ``x_v = sum over u of W[v, u] x_u`` with ``W[v, u]``
-the weight of the edge ``(u, v)``. Every generator below is doubly stochastic, so it keeps the mean.
+the weight of the edge ``(u, v)``. Every generator is doubly stochastic, so it keeps the mean;
+``generator.links(...)`` gives the same graph as arrays, for as many nodes as memory holds.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
-import networkx as nx
 import numpy as np
-import numpy.typing as npt
 
+from ifog.adjacency import (
+    Matrix,
+    check,
+    equivalent,
+    from_adjacency,
+    from_matrix,
+    is_regular,
+    metropolis_matrix,
+)
 from ifog.errors import ArgumentError
+from ifog.links import (
+    Links,
+    Topology,
+    Whole,
+    circulant,
+    generator,
+    key_of,
+    require_power_of_two,
+    require_size,
+    require_whole,
+    undirected,
+)
+from ifog.random_graphs import equi_static, erdos_renyi, geometric, random_regular, small_world
+
+if TYPE_CHECKING:
+    from ifog.graph_report import GraphReport
+    from ifog.rounds import Schedule
 
 __all__ = [
+    "Matrix",
     "Topology",
+    "barbell",
     "check",
     "complete",
+    "equi_static",
     "equivalent",
+    "erdos_renyi",
     "exponential",
+    "from_adjacency",
     "from_matrix",
+    "geometric",
     "grid2d",
+    "hypercube",
     "is_power",
     "is_regular",
     "metropolis_matrix",
     "named",
+    "named_links",
     "names",
+    "path",
+    "random_regular",
+    "report",
     "ring",
+    "small_world",
     "star",
     "symmetric_exponential",
+    "torus2d",
+    "tree",
 ]
 
-Topology: TypeAlias = nx.DiGraph
-Matrix: TypeAlias = npt.NDArray[np.float64]
 
-
-def ring(n: int, *, style: Literal["both", "left", "right"] = "both") -> Topology:
+@generator
+def ring(n: int, *, style: Literal["both", "left", "right"] = "both") -> Links:
     """The cycle of ``n`` ranks.
 
     Args:
@@ -54,25 +90,37 @@ def ring(n: int, *, style: Literal["both", "left", "right"] = "both") -> Topolog
     offsets = {"both": (0, 1, -1), "left": (0, -1), "right": (0, 1)}.get(style)
     if offsets is None:
         raise ArgumentError(f"ring: style is {style!r}; use 'both', 'left' or 'right'")
-    return _circulant(n, offsets, "ring" if style == "both" else f"ring ({style})")
+    return circulant(n, offsets, "ring" if style == "both" else f"ring ({style})")
 
 
-def star(n: int, *, center: int = 0) -> Topology:
+@generator
+def path(n: int) -> Links:
+    """The ranks in a row, each exchanging with the one before and after; Metropolis weights.
+
+    The eigenvalues are ``(1 + 2 cos(pi k / n)) / 3``, so the gap is ``(2/3)(1 - cos(pi / n))``.
+    """
+    require_size("path", n)
+    return undirected(n, [(np.arange(n - 1), np.arange(1, n))], "path")
+
+
+@generator
+def star(n: int, *, center: int = 0) -> Links:
     """Every rank exchanges with ``center`` only; the spectral gap is ``1/n``.
 
     Edges to and from the centre weigh 1/n, so does the centre's self loop; leaves keep 1 - 1/n.
     """
-    _require_size("star", n)
+    require_size("star", n)
     if not 0 <= center < n:
         raise ArgumentError(f"star: center is {center}, but the ranks are 0..{n - 1}")
-    leaves = [leaf for leaf in range(n) if leaf != center]
-    edges = [(center, center, 1 / n)]
-    for leaf in leaves:
-        edges += [(leaf, leaf, 1 - 1 / n), (leaf, center, 1 / n), (center, leaf, 1 / n)]
-    return _build(n, edges, "star")
+    leaves = np.delete(np.arange(n), center)
+    hub, few, many = np.full(n - 1, center), np.full(2 * n - 1, 1 / n), np.full(n - 1, 1 - 1 / n)
+    source = np.concatenate([[center], leaves, hub, leaves])
+    target = np.concatenate([[center], hub, leaves, leaves])
+    return Links(n, source, target, np.concatenate([few, many]), "star")
 
 
-def grid2d(n: int, *, shape: tuple[int, int] | None = None) -> Topology:
+@generator
+def grid2d(n: int, *, shape: tuple[int, int] | None = None) -> Links:
     """A grid of rows and columns, numbered row by row, with Metropolis weights.
 
     Neighbours are the up to four cells beside a rank; nothing wraps around.
@@ -82,86 +130,120 @@ def grid2d(n: int, *, shape: tuple[int, int] | None = None) -> Topology:
         shape: rows and columns; by default the divisor of n closest to its root from below, and
             the rest.
     """
-    _require_size("grid2d", n)
-    if shape is None:
-        rows = max(d for d in range(1, math.isqrt(n) + 1) if n % d == 0)
-        shape = (rows, n // rows)
-    rows, columns = shape
-    if rows < 1 or columns < 1 or rows * columns != n:
-        raise ArgumentError(
-            f"grid2d: shape {rows} x {columns} holds {rows * columns} ranks, not {n}; "
-            "give rows and columns whose product is n"
-        )
-    links = nx.Graph()
-    links.add_nodes_from(range(n))
-    links.add_edges_from((r, r + columns) for r in range(n - columns))
-    links.add_edges_from((r, r + 1) for r in range(n) if (r + 1) % columns)
-    return _build(n, _metropolis_edges(links), "grid")
+    cell = _cells("grid2d", n, shape)
+    return undirected(n, [(cell[:-1], cell[1:]), (cell[:, :-1], cell[:, 1:])], "grid")
 
 
-def exponential(n: int, *, base: int = 2) -> Topology:
+@generator
+def torus2d(n: int, *, shape: tuple[int, int] | None = None) -> Links:
+    """A grid whose rows and columns close to rings, with Metropolis weights.
+
+    With at least 3 rows and 3 columns every weight is 1/5, and the gap is
+    ``(2/5)(1 - cos(2 pi / max(shape)))``.
+
+    Args:
+        n: how many ranks.
+        shape: rows and columns, as for ``grid2d``.
+    """
+    cell = _cells("torus2d", n, shape)
+    return undirected(n, [(cell, np.roll(cell, -1, axis)) for axis in (0, 1)], "torus")
+
+
+@generator
+def hypercube(n: int) -> Links:
+    """Ranks whose numbers differ in a single bit exchange; n = 2^m, every weight is 1/(m + 1).
+
+    The spectral gap is ``2/(m + 1)``.
+
+    Raises:
+        ArgumentError: ``n`` is not a power of two.
+    """
+    require_power_of_two("hypercube", n)
+    rank = np.arange(n)
+    flips = [(rank, rank ^ (1 << bit)) for bit in range((n - 1).bit_length())]
+    return undirected(n, [(rank, rank), *flips], "hypercube")
+
+
+@generator
+def tree(n: int, *, branching: int = 2) -> Links:
+    """A rooted tree, filled level by level: rank r > 0 hangs below (r - 1) // branching.
+
+    Metropolis weights. With ``branching`` 1 it is the path.
+    """
+    require_size("tree", n)
+    require_whole("tree", "branching", branching)
+    below = np.arange(1, n)
+    return undirected(n, [(below, (below - 1) // branching)], "tree")
+
+
+@generator
+def barbell(n: int, *, bridge: int = 0) -> Links:
+    """Two complete graphs joined by a path over ``bridge`` further ranks; Metropolis weights.
+
+    The first half of the ranks that are not on the bridge, rounded up, comes first, then the
+    bridge, then the other half. A graph that mixes badly, to test methods on.
+    """
+    require_size("barbell", n)
+    most = max(n - 2, 0)
+    if isinstance(bridge, bool) or not isinstance(bridge, int) or not 0 <= bridge <= most:
+        raise ArgumentError(f"barbell: bridge is {bridge!r}, but must be in 0..{most}")
+    first = (n - bridge + 1) // 2
+    chain = np.arange(first - 1, min(first + bridge + 1, n))
+    one, other = np.triu_indices(first, 1), np.triu_indices(n - bridge - first, 1)
+    beyond = (other[0] + first + bridge, other[1] + first + bridge)
+    return undirected(n, [one, (chain[:-1], chain[1:]), beyond], "barbell")
+
+
+@generator
+def exponential(n: int, *, base: int = 2) -> Links:
     """Each rank sends to the ranks 1, ``base``, ``base``^2, ... further on; uniform weights.
 
     With base 2 and even n the spectral gap is exactly ``2 / (1 + ceil(log2 n))``; with odd n it is
     larger (Ying, Yuan, Chen, Hu, Pan, Yin 2021, arXiv:2110.13363).
     """
-    _require_size("exponential", n)
+    require_size("exponential", n)
     _require_base("exponential", base)
     label = "exponential" if base == 2 else f"exponential (base {base})"
-    return _circulant(n, [0, *_powers(base, n)], label)
+    return circulant(n, [0, *_powers(base, n)], label)
 
 
-def symmetric_exponential(n: int, *, base: int = 4) -> Topology:
+@generator
+def symmetric_exponential(n: int, *, base: int = 4) -> Links:
     """Like ``exponential``, sending both ways round: undirected; uniform weights.
 
     A rank further on by ``o`` is a neighbour when ``o``, or ``n - o`` if that is the shorter way
     round, is a power of ``base``.
     """
     _require_base("symmetric_exponential", base)
-    _require_size("symmetric_exponential", n)
-    offsets = [o for o in range(1, n) if is_power(min(o, n - o), base)]
-    return _circulant(n, [0, *offsets], "symmetric exponential")
+    require_size("symmetric_exponential", n)
+    near = [power for power in _powers(base, n) if 2 * power <= n]
+    return circulant(n, [0, *near, *(-power for power in near)], "symmetric exponential")
 
 
-def complete(n: int) -> Topology:
+@generator
+def complete(n: int) -> Links:
     """Every rank sends to every rank; each weight is 1/n, so one round gives the mean."""
-    _require_size("complete", n)
-    return _circulant(n, range(n), "complete")
+    require_size("complete", n)
+    return circulant(n, range(n), "complete")
 
 
-def from_matrix(W: npt.ArrayLike, *, label: str = "custom") -> Topology:
-    """The graph of a mixing matrix: a round is ``W @ x``, so ``W[v, u]`` is what v makes of u.
-
-    Zeros give no edge. The matrix need not be stochastic.
-
-    Raises:
-        ArgumentError: ``W`` is not a finite square matrix.
-    """
-    try:
-        matrix = np.asarray(W, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"from_matrix: W is not a matrix of real numbers: {error}") from error
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
-        raise ArgumentError(
-            f"from_matrix: W must be n x n with n >= 1, its shape is {matrix.shape}"
-        )
-    wrong = np.argwhere(~np.isfinite(matrix))
-    if wrong.size:
-        row, column = wrong[0]
-        raise ArgumentError(
-            f"from_matrix: W[{row}, {column}] is {matrix[row, column]}; weights must be finite"
-        )
-    edges = [(int(u), int(v), float(matrix[v, u])) for v, u in np.argwhere(matrix)]
-    return _build(matrix.shape[0], edges, label)
-
-
-_NAMED: dict[str, Callable[[int], Topology]] = {
+_NAMED: dict[str, Any] = {
+    "barbell": barbell,
     "complete": complete,
+    "equi_static": equi_static,
+    "erdos_renyi": erdos_renyi,
     "exponential": exponential,
+    "geometric": geometric,
     "grid": grid2d,
+    "hypercube": hypercube,
+    "path": path,
+    "random_regular": random_regular,
     "ring": ring,
+    "small_world": small_world,
     "star": star,
     "symmetric_exponential": symmetric_exponential,
+    "torus": torus2d,
+    "tree": tree,
 }
 
 
@@ -176,10 +258,16 @@ def named(label: str, n: int) -> Topology:
     Raises:
         ArgumentError: there is no such graph; the message lists the names and the closest one.
     """
-    key = label.strip().lower().replace("-", "_").replace(" ", "_")
-    key = {"grid2d": "grid"}.get(key, key)
+    return named_links(label, n).graph()
+
+
+def named_links(label: str, n: int) -> Links:
+    """What ``named`` gives, as arrays."""
+    key = key_of(label)
+    key = {"grid2d": "grid", "torus2d": "torus"}.get(key, key)
     if key in _NAMED:
-        return _NAMED[key](n)
+        links: Links = _NAMED[key].links(n)
+        return links
     choices = ", ".join(_NAMED)
     if key.startswith(("one_peer", "inner_outer")):
         raise ArgumentError(
@@ -192,53 +280,20 @@ def named(label: str, n: int) -> Topology:
     raise ArgumentError(f"no topology is called {label!r}{hint} Choose from: {choices}")
 
 
-def check(graph: Any, n: int, *, nodes: str = "ranks") -> None:
-    """Refuse what cannot be the topology of ``n`` ranks (or other ``nodes``).
+def report(graph: Topology | Links | Schedule | str, n: int | None = None) -> GraphReport:
+    """How a graph or a schedule mixes and what a round costs; in a notebook also a picture.
 
-    Raises:
-        ArgumentError: not a DiGraph, wrong number or names of nodes, or a weight that is not a
-            finite number. An edge without weight counts as 1.
+    Args:
+        graph: a graph, a schedule, or the name of one of them.
+        n: how many ranks, where a name is given.
+
+    Example:
+        >>> report(ring(8)).gap.__round__(6)
+        0.195262
     """
-    if not isinstance(graph, nx.DiGraph) or graph.is_multigraph():
-        raise ArgumentError(
-            f"a topology must be a networkx.DiGraph, this is a {type(graph).__name__}; "
-            "use ifog.ring(n) and the like, ifog.from_matrix(W), or graph.to_directed()"
-        )
-    if graph.number_of_nodes() != n:
-        raise ArgumentError(
-            f"the topology has {graph.number_of_nodes()} nodes, but there are {n} {nodes}; "
-            f"make it for {n}"
-        )
-    strange = [node for node in graph if node not in range(n)]
-    if strange:
-        raise ArgumentError(
-            f"the topology has a node {strange[0]!r}; nodes must be the {nodes} 0..{n - 1} "
-            "(networkx.convert_node_labels_to_integers numbers them)"
-        )
-    for u, v, weight in graph.edges(data="weight", default=1.0):
-        if not _is_finite(weight):
-            raise ArgumentError(
-                f"the weight of edge {u} -> {v} is {weight!r}; weights must be finite numbers"
-            )
+    from ifog.graph_report import describe
 
-
-def equivalent(a: Topology | None, b: Topology | None) -> bool:
-    """Whether two graphs have the same nodes, links and weights; False where one is None.
-
-    Nodes are compared by name, not up to renumbering. An edge without weight counts as 1.
-    """
-    if a is None or b is None or set(a) != set(b):
-        return False
-    first, second = (
-        {(u, v): weight for u, v, weight in graph.edges(data="weight", default=1.0)}
-        for graph in (a, b)
-    )
-    return first == second
-
-
-def is_regular(graph: Topology) -> bool:
-    """Whether all ranks have equally many links, in and out together; a self loop counts twice."""
-    return len({degree for _, degree in graph.degree}) <= 1
+    return describe(graph, n)
 
 
 def is_power(value: int, base: int) -> bool:
@@ -255,43 +310,6 @@ def is_power(value: int, base: int) -> bool:
     return value == 1
 
 
-def metropolis_matrix(links: nx.Graph) -> Matrix:
-    """Metropolis-Hastings weights of an undirected graph over nodes 0..n-1.
-
-    ``W[v, u] = 1 / (1 + max(deg u, deg v))`` for linked u and v, self loops not counted, and
-    ``W[v, v]`` is what is missing to 1. Symmetric and doubly stochastic for any graph
-    (Xiao, Boyd, Kim 2007, "Distributed average consensus with least-mean-square deviation").
-    """
-    matrix = np.zeros((len(links), len(links)))
-    for u, v, weight in _metropolis_edges(links):
-        matrix[v, u] = weight
-    return matrix
-
-
-def _metropolis_edges(links: nx.Graph) -> list[tuple[int, int, float]]:
-    degree = {v: sum(u != v for u in links[v]) for v in links}
-    edges = [(u, v, 1 / (1 + max(degree[u], degree[v]))) for v in links for u in links[v] if u != v]
-    kept = dict.fromkeys(links, 1.0)
-    for _, v, weight in edges:
-        kept[v] -= weight
-    return edges + [(v, v, weight) for v, weight in kept.items() if weight > 1e-12]
-
-
-def _circulant(n: int, offsets: Iterable[int], label: str) -> Topology:
-    _require_size(label, n)
-    distinct = sorted({offset % n for offset in offsets})
-    edges = [(u, (u + o) % n, 1 / len(distinct)) for u in range(n) for o in distinct]
-    return _build(n, edges, label)
-
-
-def _build(n: int, edges: Iterable[tuple[int, int, float]], label: str) -> Topology:
-    graph = nx.DiGraph(label=label)
-    graph.add_nodes_from(range(n))
-    # In order, so that predecessors and successors come out ascending.
-    graph.add_weighted_edges_from(sorted(edges))
-    return graph
-
-
 def _powers(base: int, below: int) -> list[int]:
     powers, power = [], 1
     while power < below:
@@ -300,18 +318,21 @@ def _powers(base: int, below: int) -> list[int]:
     return powers
 
 
-def _require_size(name: str, n: int) -> None:
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ArgumentError(f"{name}: n is {n!r}; a topology needs at least 1 rank")
-
-
 def _require_base(name: str, base: int) -> None:
     if isinstance(base, bool) or not isinstance(base, int | np.integer) or base < 2:
         raise ArgumentError(f"{name}: base is {base!r}; the smallest base is 2, a whole number")
 
 
-def _is_finite(weight: Any) -> bool:
-    try:
-        return bool(math.isfinite(weight))
-    except (TypeError, ValueError, OverflowError):
-        return False
+def _cells(name: str, n: int, shape: tuple[int, int] | None) -> Whole:
+    """The ranks, row by row."""
+    require_size(name, n)
+    if shape is None:
+        rows = max(d for d in range(1, math.isqrt(n) + 1) if n % d == 0)
+        shape = (rows, n // rows)
+    rows, columns = shape
+    if rows < 1 or columns < 1 or rows * columns != n:
+        raise ArgumentError(
+            f"{name}: shape {rows} x {columns} holds {rows * columns} ranks, not {n}; "
+            "give rows and columns whose product is n"
+        )
+    return np.arange(n).reshape(rows, columns)

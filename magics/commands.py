@@ -10,12 +10,13 @@ from typing import Any
 from ifog.errors import ArgumentError, ClusterError, NoClusterError
 from ifog.magics.chaos import chaos
 from ifog.magics.options import closest, parse_ranks, split_options, whole
+from ifog.magics.records import switch
 from ifog.magics.runner import DEFAULT_RANKS, Runner
 from ifog.magics.saves import load, save
 from ifog.magics.stuck import interrupt, stacks, why
 from ifog.magics.survival import heal, respawn
 from ifog.magics.wiring import use_drawn
-from ifog.numbers import count, counted, number, rank_ranges
+from ifog.numbers import counted, rank_ranges
 
 __all__ = ["COMMANDS", "PANELS", "command"]
 
@@ -92,25 +93,24 @@ def _status(runner: Runner, line: str) -> None:
 
 
 def _topology(runner: Runner, line: str) -> None:
-    from ifog import topology, weights
+    from ifog import schedules, topology
 
-    plain, found = _words(line, "topology NAME", {"--from-widget": False})
-    if found and not plain:
+    words, found = _words(line, "topology NAME", {"--from-widget": False})
+    if found and not words:
         _say(use_drawn(runner))
         return
-    if len(plain) != 1:
-        raise ArgumentError(f"%bf topology NAME, with one of: {', '.join(topology.names())}")
-    topology.named(plain[0], runner.size())  # a wrong name starts no cluster
+    label = "_".join(words)
+    if not label:
+        raise ArgumentError(
+            f"%bf topology NAME, with one of: {', '.join(topology.names())}; or a schedule, such "
+            "as one_peer, base, matcha_grid (Tab shows all)"
+        )
+    schedules.named(label, runner.size())  # a wrong name starts no cluster
     cluster = runner.cluster_or_default()
-    graph = topology.named(plain[0], cluster.n)
+    report = topology.report(label, cluster.n)
     runner.require_idle(range(cluster.n), "%bf topology")
-    cluster.set_topology(plain[0])
-    edges = sum(u != v for u, v in graph.edges)
-    rate = weights.spectral_rate(weights.matrix(graph))
-    _say(
-        f"{graph.graph['label']}: {counted(cluster.n)}, {count(edges)} edges, "
-        f"spectral rate {number(rate)}"
-    )
+    cluster.set_topology(label)
+    _say(report.summary())
 
 
 def _pull(runner: Runner, line: str) -> None:
@@ -197,6 +197,7 @@ COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
     "pull": (_pull, "pull NAME [--ranks 0,2:4]", "bring a variable of the ranks here"),
     "push": (_push, "push NAME...", "copy variables of the notebook to the ranks"),
     "dashboard": (_dashboard, "dashboard [PANEL...]", f"live panels: {', '.join(PANELS)}"),
+    "record": (switch, "record on|off [PATH]", "keep what happens in a file for ifog.replay"),
     "why": (why, "why", "who waits for whom, now or when the last cell ended"),
     "stacks": (stacks, "stacks [RANKS] [--all]", "where the ranks are in their code"),
     "interrupt": (interrupt, "interrupt [RANKS]", "interrupt what the ranks do"),

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["STYLE", "edge_color", "glyph", "spark", "ticks"]
+__all__ = ["STYLE", "edge_color", "glyph", "spark", "themed", "ticks"]
 
 _LIGHT = {
     "bg": "var(--jp-layout-color1, #fff)",
     "ink": "var(--jp-ui-font-color1, rgba(0,0,0,.87))",
     "muted": "#5f6670",
+    "grid": "#eaecef",
     "idle": "#c3c9d0",
     "compute": "#8593a2",
     "transfer": "#0b6bcb",
@@ -24,11 +25,14 @@ _LIGHT = {
     "stall": "#cc3311",
     "stall-wash": "#fdeae5",
     "dead": "#24292f",
+    "series-1": "#0b6bcb",
+    "series-1-wash": "#d6e6f8",
 }
 _DARK = {
     "bg": "var(--jp-layout-color1, #212121)",
     "ink": "var(--jp-ui-font-color1, #fff)",
     "muted": "#a9b0b8",
+    "grid": "#31353a",
     "idle": "#555c64",
     "compute": "#8593a2",
     "transfer": "#58a6ff",
@@ -38,6 +42,8 @@ _DARK = {
     "stall": "#f65a3c",
     "stall-wash": "#472720",
     "dead": "#f0f3f6",
+    "series-1": "#58a6ff",
+    "series-1-wash": "#263d58",
 }
 
 
@@ -45,11 +51,17 @@ def _tokens(table: dict[str, str]) -> str:
     return "".join(f"--ifog-{name}:{value};" for name, value in table.items())
 
 
+def themed(selector: str) -> str:
+    """Rules that give what ``selector`` names its colours, in the light and the dark theme."""
+    return (
+        f"{selector}{{{_tokens(_LIGHT)}color:var(--ifog-ink)}}"
+        f'[data-jp-theme-light="false"] {selector},.vscode-dark {selector}{{{_tokens(_DARK)}}}'
+    )
+
+
 STYLE = (
     "<style>"
-    f".ifog-cell{{{_tokens(_LIGHT)}color:var(--ifog-ink)}}"
-    '[data-jp-theme-light="false"] .ifog-cell,.vscode-dark .ifog-cell'
-    f"{{{_tokens(_DARK)}}}"
+    f"{themed('.ifog-cell')}"
     ".ifog-cell-strip{display:flex;align-items:center;gap:16px;min-height:30px;"
     "padding:0 10px 0 12px;border-left:3px solid;"
     "font:13px var(--jp-ui-font-family,system-ui,sans-serif);"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import networkx as nx
 import numpy as np
 import torch
 from spmd import GRAPHS, dense, mixed, near, raises, stack
 
 import ifog
-from ifog import errors
+from ifog import errors, schedules
 from ifog.context import current
 
 
@@ -25,6 +26,30 @@ def law_static_weighted_average_is_w_at_x():
         ifog.set_topology(label, is_weighted=True)
         expected = mixed(dense(ifog.load_topology(), weighted=True), stack())
         assert near(ifog.neighbor_allreduce(stack()[r]), expected[r])
+
+
+def law_a_schedule_in_use_gives_one_round_after_the_other():
+    r, n = ifog.rank(), ifog.size()
+    for label in ("one_peer", "base", "random_pair", "matcha", "epidemic"):
+        schedule = schedules.named(label, n)
+        ifog.set_topology(schedule if label == "base" else label)
+        expected = {"x": stack(), "y": stack()}
+        values = {name: x[r] for name, x in expected.items()}
+        for step in range(4):
+            for name in ("x", "y") if step < 2 else ("x",):  # each name counts its own rounds
+                expected[name] = mixed(dense(schedule(step), weighted=True), expected[name])
+                values[name] = ifog.neighbor_allreduce(values[name], name=f"{label} {name}")
+                assert near(values[name], expected[name][r])
+        if schedule.period != 1:
+            mean = nx.to_numpy_array(schedules.mean_graph(schedule))
+            assert np.array_equal(nx.to_numpy_array(ifog.load_topology()), mean)
+
+
+def law_ranks_that_set_other_schedules_are_told():
+    seed = ifog.rank() % 2
+    if ifog.size() > 2:
+        wrong = schedules.random_pair(ifog.size(), seed=seed)
+        raises(errors.MismatchError, lambda: ifog.set_topology(wrong), "set_topology")
 
 
 def law_the_input_may_change_as_soon_as_the_result_is_there():

@@ -7,7 +7,8 @@ from benches import BAD, FREE, fail, new_bench, new_shell
 from fakes import hold
 
 from ifog.errors import ArgumentError, CellError, ClusterError, NoClusterError
-from ifog.telemetry import WaitEvent
+from ifog.runfile import read_run
+from ifog.telemetry import CellStart, WaitEvent
 from ifog.why import State, explain, of_wait
 
 
@@ -169,3 +170,55 @@ def test_an_interrupt_may_name_its_ranks(bench, capsys):
     assert "interrupt sent to ranks 1 and 3" in capsys.readouterr().out
     with pytest.raises(ArgumentError, match="0-3"):
         bench.line("interrupt 7")
+
+
+def recorded(path):
+    file = read_run(path)
+    return [event for part in range(file.parts) for event in file.events(part)[0]]
+
+
+def test_a_recording_goes_over_the_clusters_of_a_notebook_until_it_is_ended(
+    bench, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    starts = [CellStart(0, float(t), t, 1, (0,)) for t in (1, 2)]
+    bench.line("record")
+    bench.line("record on run.ifog")
+    with pytest.raises(ClusterError, match=r"run\.ifog is being recorded; end that first"):
+        bench.line("record on other.ifog")
+    bench.line("start")
+    bench.home.cluster.events.write(starts)
+    bench.line("record")
+    bench.line("record off")
+    bench.line("record off")
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "nothing is recorded; %bf record on [PATH] begins"
+    assert told[1] == "recording into run.ifog until %bf record off"
+    assert told[2].startswith("recording into run.ifog: ")
+    assert told[3].startswith("run.ifog: 2 events, ")
+    assert told[3].endswith("; ifog.replay('run.ifog') plays it")
+    assert told[4] == told[0]
+    assert recorded("run.ifog") == starts
+
+
+def test_a_recording_without_a_name_is_called_by_its_time(bench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bench.line("record on")
+    bench.line("record off")
+    (path,) = tmp_path.iterdir()
+    assert path.match("run-2*-*.ifog")
+
+
+@pytest.mark.parametrize(
+    "line", ["record onn", "record on a b", "record off a", "record --past on"]
+)
+def test_wrong_words_of_record_are_refused(bench, line):
+    with pytest.raises(ArgumentError, match=r"Usage: %bf record on\|off"):
+        bench.line(line)
+
+
+def test_record_completes_its_words():
+    from ifog.magics.complete import complete_line
+
+    assert complete_line("%bf record ", (), ()) == ["on", "off"]
+    assert complete_line("%bf record on ", (), ()) == []

@@ -9,9 +9,24 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+GRAPHS = (
+    "adjacency",
+    "base_graphs",
+    "fastest",
+    "graph_report",
+    "links",
+    "matcha",
+    "random_graphs",
+    "random_schedules",
+    "rounds",
+    "schedules",
+    "topology",
+    "weights",
+)
 LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
-    ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
+    ("background", "costs"),
+    ("transport", "handle", "layout", "survival", "tracks", *GRAPHS),
     ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
     ("compression", "slots"),
     ("hosting",),
@@ -25,8 +40,16 @@ LAYERS = (
     ("checkpoint", "inference", "parameters", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("flat", "mixing"),
-    ("carriers", "optim_arguments", "pipeline", "window_mixing"),
-    ("optim",),
+    (
+        "carriers",
+        "conformance",
+        "delays",
+        "gradients",
+        "optim_arguments",
+        "pipeline",
+        "window_mixing",
+    ),
+    ("advice", "optim"),
     (
         "testing",
         "demo_ranks",
@@ -46,27 +69,32 @@ LAYERS = (
 CLIENT = (
     (
         "telemetry",
+        "costs",
         "errors",
         "manifest",
         "numbers",
         "quantities",
-        "topology",
-        "weights",
-        "schedules",
+        *GRAPHS,
     ),
     (
         "watchdog",
         "clocks",
+        "columns",
         "forgery",
         "messages",
         "presses",
         "residue",
+        "sources",
         "spectrum",
         "status",
         "vitals",
     ),
+    ("runfile",),
     ("footprint", "mpiexec", "hosts", "program", "streams", "verdict", "launched"),
     ("ranks", "holdups", "waitgraph"),
+    ("tape",),
+    ("folding",),
+    ("frames", "playback"),
     ("why",),
     (
         "consensus",
@@ -74,8 +102,8 @@ CLIENT = (
         "folds",
         "invariants",
         "lanes",
-        "links",
         "modes",
+        "shipments",
         "trace",
         "traceformat",
         "traffic",
@@ -91,7 +119,7 @@ CLIENT = (
     ("rescue", "respawn"),
     ("keeper",),
     ("cluster",),
-    ("bench", "chaos", "demo", "doctor", "mischief", "screen", "standing"),
+    ("bench", "chaos", "demo", "doctor", "mischief", "recordings", "screen", "standing"),
     ("commands",),
     ("cli",),
     ("widgets",),
@@ -102,7 +130,8 @@ ONLY_IN = {
     "ipyparallel": {"answers", "bluefog", "cluster", "launcher", "line", "engine", "iopub"},
     "anywidget": {"widgets"},
     "plotly": {"widgets"},
-    "torch": {name for layer in LAYERS for name in layer} - {"telemetry", "errors", "manifest"},
+    "torch": {name for layer in LAYERS for name in layer}
+    - {"telemetry", "errors", "manifest", *GRAPHS},
 }
 ONLY_AT_RUN_TIME = {
     ("context", "recorder"),  # init begins the timeline that the environment asks for

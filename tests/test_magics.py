@@ -9,7 +9,7 @@ import pytest
 from benches import BAD, FREE, fail, new_bench, new_shell
 from fakes import go, hold
 
-from ifog import topology
+from ifog import schedules, topology
 from ifog.cell import Output, RankError
 from ifog.errors import ArgumentError, CellError, ClusterError
 from ifog.magics import load_ipython_extension, unload_ipython_extension
@@ -251,7 +251,9 @@ def test_a_second_cell_needs_other_ranks_while_one_runs(bench):
 def test_commands_topologies_and_options_are_completed(bench):
     assert bench.complete("%bf sta") == ["stacks", "start", "status"]
     assert bench.complete("%bf topology ri") == ["ring"]
-    assert set(bench.complete("%bf topology ")) == set(topology.names())
+    assert set(bench.complete("%bf topology ")) == set(schedules.names())
+    assert "one_peer_grid" in bench.complete("%bf topology one_")
+    assert set(topology.names()) < set(schedules.names())
     assert set(bench.complete("%bf start -")) == {"-n", "--hosts", "--network", "--sealed"}
     assert bench.complete("%%bf --r") == ["--ranks"]
     assert bench.complete("%%bf --ranks 0 --t") == ["--timeout"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 
+import cloudpickle
 import networkx as nx
 import numpy as np
 import pytest
@@ -375,7 +377,42 @@ def test_schedules_are_found_by_name():
     assert schedules.named("one_peer exponential", 8).period == 3
     assert schedules.named("One-Peer Ring", 4).period == 2
     assert schedules.named("symmetric exponential", 8).period == 1
+    assert schedules.named("base", 6).label == "base-2"
+    assert schedules.named("Base-3", 6).period == 2
+    assert schedules.named("matcha", 6).label == "matcha ring"
+    assert schedules.named("matcha grid", 6).label == "matcha grid"
+    assert schedules.named("one_peer_torus", 9).label == "one-peer torus"
     assert schedules.named("inner-outer ring", 6, local_size=3).label == "inner-outer ring"
     assert schedules.named("inner outer exponential", 20, local_size=5).period == 10
     with pytest.raises(ArgumentError, match="did you mean 'ring'"):
         schedules.named("one-peer rign", 4)
+    with pytest.raises(ArgumentError, match="did you mean 'epidemic'"):
+        schedules.named("epidemc", 4)
+    with pytest.raises(ArgumentError, match="the number is 1"):
+        schedules.named("base-1", 4)
+
+
+@pytest.mark.parametrize("label", schedules.names())
+def test_every_name_is_a_schedule_of_row_stochastic_rounds(label):
+    schedule = schedules.named(label, 8)
+    for step in range(3):
+        W = weights.matrix(schedule(step))
+        assert np.allclose(W.sum(axis=1), 1, atol=1e-12)
+        assert np.array_equal(W, weights.matrix(schedules.links_of(schedule, step)))
+
+
+def test_the_mean_graph_of_a_schedule_has_all_its_links():
+    mean = weights.matrix(schedules.mean_graph(schedules.one_peer(8)))
+    rounds = [weights.matrix(schedules.one_peer(8)(step)) for step in range(3)]
+    assert np.allclose(mean, np.mean(rounds, axis=0), atol=1e-15)
+    drawn = schedules.random_pair(4)
+    rounds = [weights.matrix(drawn(step)) for step in range(64)]
+    assert np.allclose(weights.matrix(schedules.mean_graph(drawn)), np.mean(rounds, axis=0))
+
+
+def test_schedules_can_be_sent_to_other_processes():
+    for label in ("one_peer", "one_peer_grid", "base", "matcha", "epidemic", "ring"):
+        schedule = schedules.named(label, 8)
+        again = pickle.loads(cloudpickle.dumps(schedule))
+        assert again.label == schedule.label
+        assert np.array_equal(weights.matrix(again(5)), weights.matrix(schedule(5)))

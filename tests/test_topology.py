@@ -19,6 +19,10 @@ GENERATORS = [
     topology.exponential,
     topology.symmetric_exponential,
     topology.complete,
+    topology.path,
+    topology.torus2d,
+    topology.tree,
+    topology.barbell,
 ]
 
 
@@ -61,6 +65,15 @@ ROWS = {
     "grid 6, middle": (topology.grid2d(6), 1, [0.25, 0.25, 0.25, 0, 0.25, 0]),
     "grid 8": (topology.grid2d(8), 0, [5 / 12, 0.25, 0, 0, THIRD, 0, 0, 0]),
     "complete 3": (topology.complete(3), 1, [THIRD, THIRD, THIRD]),
+    "path 4, end": (topology.path(4), 0, [2 / 3, THIRD, 0, 0]),
+    "path 4, middle": (topology.path(4), 1, [THIRD, THIRD, THIRD, 0]),
+    "torus 9": (topology.torus2d(9), 4, [0, 0.2, 0, 0.2, 0.2, 0.2, 0, 0.2, 0]),
+    "torus 2 x 2": (topology.torus2d(4), 0, [THIRD, THIRD, THIRD, 0]),
+    "hypercube 8": (topology.hypercube(8), 5, [0, 0.25, 0, 0, 0.25, 0.25, 0, 0.25]),
+    "tree 6, root": (topology.tree(6), 0, [5 / 12, 0.25, THIRD, 0, 0, 0]),
+    "tree 5 of 3": (topology.tree(5, branching=3), 1, [0.25, 5 / 12, 0, 0, THIRD]),
+    "barbell 5, bridge": (topology.barbell(5, bridge=1), 2, [0, THIRD, THIRD, THIRD, 0]),
+    "barbell 5": (topology.barbell(5), 2, [0.25, 0.25, 0.25, 0.25, 0]),
 }
 
 
@@ -103,6 +116,7 @@ def test_a_weight_belongs_to_the_receiver_of_its_edge():
 def test_a_grid_takes_a_given_shape():
     graph = topology.grid2d(6, shape=(3, 2))
     assert set(graph.successors(0)) == {0, 1, 2}
+    assert set(topology.torus2d(12, shape=(4, 3)).successors(0)) == {0, 1, 2, 3, 9}
     line = topology.grid2d(4, shape=(1, 4))
     assert set(line.successors(1)) == {0, 1, 2}
 
@@ -137,6 +151,10 @@ def test_generators_refuse_sizes_that_are_no_number_of_ranks(generate, n):
         (lambda: topology.star(4, center=4), "ranks are 0..3"),
         (lambda: topology.grid2d(6, shape=(2, 2)), "holds 4 ranks, not 6"),
         (lambda: topology.grid2d(6, shape=(-2, -3)), "product is n"),
+        (lambda: topology.torus2d(6, shape=(2, 2)), "holds 4 ranks, not 6"),
+        (lambda: topology.hypercube(12), r"2\^m ranks, for example 8 or 16"),
+        (lambda: topology.tree(4, branching=0), "branching is 0"),
+        (lambda: topology.barbell(4, bridge=3), "must be in 0..2"),
         (lambda: topology.exponential(4, base=1), "smallest base is 2"),
         (lambda: topology.symmetric_exponential(4, base=0), "smallest base is 2"),
         (lambda: topology.from_matrix([[1, 0]]), r"shape is \(1, 2\)"),

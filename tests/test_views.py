@@ -12,14 +12,14 @@ from runs import cell, graph_event, one_peer_matrix, ring_matrix, star_matrix, t
 from ifog.folds import Throughput, fold_throughput, view_throughput
 from ifog.invariants import Invariants, fold_invariants, view_invariants
 from ifog.lanes import Lanes, fold_lanes, view_lanes
-from ifog.links import Links, fold_links, view_links
 from ifog.modes import Modes, fold_modes, view_modes
+from ifog.shipments import Shipments, fold_shipments, view_shipments
 from ifog.telemetry import CellEnd, CellStart, LawEvent, LogEvent, OpEvent, WaitEvent
 from ifog.training import Training, fold_training, view_training
 
 FOLDS = [
     (Training, fold_training, view_training),
-    (Links, fold_links, view_links),
+    (Shipments, fold_shipments, view_shipments),
     (Lanes, fold_lanes, view_lanes),
     (Modes, fold_modes, view_modes),
     (Invariants, fold_invariants, view_invariants),
@@ -140,7 +140,7 @@ def test_links_carry_what_their_senders_sent_in_the_cell_and_in_total():
     x = np.arange(4.0)[:, None]
     events = [graph_event(ring_matrix(4), "ring"), *cell(ring_matrix(4), x, 5)]
     events += list(cell(ring_matrix(4), x, 2, seq=2, t=200.0))
-    view = view_links(fold_links(Links(), events), 0.0)
+    view = view_shipments(fold_shipments(Shipments(), events), 0.0)
     assert len(view["edges"]) == 8
     # One float64 a message: 2 of them in the second cell, 7 in total.
     assert {tuple(edge[2:]) for edge in view["edges"]} == {(16, 2, 56, 7, 1)}
@@ -151,7 +151,7 @@ def test_links_never_used_and_links_not_declared_are_named():
     odd = ring_matrix(4)
     odd[2, 0], odd[2, 1] = odd[2, 1], 0.0  # rank 2 hears 0 instead of 1
     events = [graph_event(ring_matrix(4), "ring"), *cell(odd, np.ones((4, 1)), 3)]
-    view = view_links(fold_links(Links(), events), 0.0)
+    view = view_shipments(fold_shipments(Shipments(), events), 0.0)
     assert view["words"][0][-2:] == [
         "1 declared, never used: 1\N{RIGHTWARDS ARROW}2",
         "1 used, not in the graph: 0\N{RIGHTWARDS ARROW}2",
@@ -164,7 +164,7 @@ def test_links_never_used_and_links_not_declared_are_named():
 def test_what_goes_to_all_is_no_link():
     events = [*starts(2), OpEvent(0, 0, 0, "allreduce", "", 100, 101, 0, -1, 800, (1,), (1,), ())]
     events += [op(0, 0, 101, 102, nbytes=8, dst=(1,))]
-    view = view_links(fold_links(Links(), events), 0.0)
+    view = view_shipments(fold_shipments(Shipments(), events), 0.0)
     assert [edge[:3] for edge in view["edges"]] == [[0, 1, 8]]
     assert "800\N{NO-BREAK SPACE}B more to all ranks at once" in view["words"][0]
 
@@ -173,7 +173,7 @@ def test_many_links_are_binned_and_none_that_carried_is_lost():
     n = 256
     events = [*starts(n), *(op(u, 0, 100, 101, nbytes=1, dst=((u + 1) % n,)) for u in range(n - 1))]
     events += [op(n - 1, 0, 100, 101, nbytes=10**9, dst=(0,))]
-    view = view_links(fold_links(Links(), events), 0.0)
+    view = view_shipments(fold_shipments(Shipments(), events), 0.0)
     levels = np.array([int(digit, 16) for digit in view["levels"][0]]).reshape(128, 128)
     assert levels[127, 0] == 15
     assert all(levels[b, b] == 1 for b in range(128))

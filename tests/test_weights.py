@@ -37,6 +37,24 @@ def test_ring_gap_is_two_thirds_of_one_minus_cosine(n):
     assert gap(topology.ring(n)) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 16, 33])
+def test_path_gap_is_that_of_a_ring_twice_as_long(n):
+    expected = 2 / 3 * (1 - math.cos(math.pi / n)) if n > 2 else 1
+    assert gap(topology.path(n)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (4, 4), (3, 8), (5, 6)])
+def test_torus_gap_is_that_of_its_longer_side(shape):
+    expected = 2 / 5 * (1 - math.cos(2 * math.pi / max(shape)))
+    graph = topology.torus2d(shape[0] * shape[1], shape=shape)
+    assert gap(graph) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 6])
+def test_hypercube_gap_is_two_over_its_degree_plus_one(m):
+    assert gap(topology.hypercube(2**m)) == pytest.approx(2 / (m + 1), abs=1e-12)
+
+
 @pytest.mark.parametrize("n", [2, 4, 5, 8, 16, 64])
 def test_star_gap_is_one_over_n(n):
     expected = 1 if n == 2 else 1 / n
@@ -185,6 +203,66 @@ def test_metropolis_with_counts_keeps_the_mean_over_what_the_nodes_stand_for(cou
     for wrong in ([1, 2], [1, 1, 1, 1, 0]):
         with pytest.raises(ArgumentError, match="counts"):
             weights.metropolis(topology.ring(5), counts=wrong)
+
+
+@pytest.mark.parametrize(
+    "graph", [topology.ring(7), topology.star(6), topology.grid2d(12), topology.barbell(9)]
+)
+def test_max_degree_weights_are_the_identity_less_the_laplacian(graph):
+    laplacian = nx.laplacian_matrix(
+        nx.Graph((u, v) for u, v in graph.edges if u != v), nodelist=range(len(graph))
+    ).toarray()
+    W = weights.matrix(weights.max_degree(graph))
+    assert np.allclose(W, np.eye(len(W)) - laplacian / (1 + laplacian.diagonal().max()))
+    assert weights.is_doubly_stochastic(W)
+
+
+def test_row_and_column_weights_are_even_over_senders_and_receivers():
+    n, links = 4, nx.to_numpy_array(DIRECTED).T != 0
+    links |= np.eye(n, dtype=bool)
+    pull, push = (
+        weights.matrix(scaled(DIRECTED))
+        for scaled in (weights.row_stochastic, weights.column_stochastic)
+    )
+    assert np.allclose(pull, links / links.sum(axis=1, keepdims=True))
+    assert np.allclose(push, links / links.sum(axis=0, keepdims=True))
+
+
+def test_scaling_keeps_the_ratios_of_the_weights():
+    W = np.array([[1.0, 3.0, 0.0], [2.0, 0.0, 0.0], [0.0, 5.0, 5.0]])
+    pull = weights.matrix(weights.row_stochastic(topology.from_matrix(W)))
+    # Rank 1 hears rank 0 with 2 and gets a self loop of the same weight.
+    assert np.allclose(pull, [[0.25, 0.75, 0], [0.5, 0.5, 0], [0, 0.5, 0.5]])
+    ring = topology.ring(5)
+    assert topology.equivalent(weights.row_stochastic(ring), ring)
+
+
+def test_weights_of_arrays_are_arrays():
+    made = topology.ring.links(6)
+    for scaled in (weights.row_stochastic, weights.column_stochastic, weights.max_degree):
+        assert np.allclose(weights.matrix(scaled(made)), weights.matrix(topology.ring(6)))
+        assert scaled(made).label == "ring"
+
+
+def test_weights_that_sum_to_nothing_are_refused():
+    graph = topology.from_matrix([[1.0, -1.0], [0.0, 1.0]])
+    with pytest.raises(ArgumentError, match="weights of rank 0 sum to 0"):
+        weights.row_stochastic(graph)
+    with pytest.raises(ArgumentError, match="both directions"):
+        weights.max_degree(topology.exponential(8))
+
+
+def test_row_stochastic_gossip_goes_to_the_stationary_mean_and_push_sum_to_the_mean():
+    graph = nx.DiGraph([*((u, (u + 1) % 8) for u in range(8)), (0, 3), (2, 6), (5, 1), (0, 5)])
+    graph.add_edge(0, 2)
+    x = np.arange(8.0)
+    pull = weights.matrix(weights.row_stochastic(graph))
+    assert np.allclose(np.linalg.matrix_power(pull, 2000) @ x, 3.781818, atol=1e-6)
+    push = weights.matrix(weights.column_stochastic(graph))
+    u = np.linalg.matrix_power(push, 200) @ np.stack([x, np.ones(8)], axis=1)
+    assert u.sum(axis=0) == pytest.approx([28, 8], abs=1e-12)
+    assert u[:, 0] / u[:, 1] == pytest.approx([3.5] * 8, abs=1e-12)
+    assert np.abs(u[:, 0] - 3.5).max() == pytest.approx(0.89, abs=5e-3)
 
 
 def test_metropolis_needs_both_directions():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ifog.widgets.consensus import Consensus
-from ifog.widgets.dashboard import PANELS, Dashboard
+from ifog.widgets.dashboard import PANELS, Dashboard, export
 from ifog.widgets.graph import Graph
 from ifog.widgets.panel import Panel, Picture
 from ifog.widgets.spectrum import Spectrum
@@ -28,4 +28,5 @@ __all__ = [
     "Training",
     "Waiting",
     "Watch",
+    "export",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -10,9 +11,12 @@ from typing import Any, ClassVar, NamedTuple
 import anywidget
 import traitlets
 
+from ifog.folding import Folding
+from ifog.sources import EventSource
+from ifog.tape import Tape
 from ifog.telemetry import Event, now
 from ifog.widgets.bundle import STATIC
-from ifog.widgets.feed import EventSource, Feed
+from ifog.widgets.feed import Feed
 from ifog.widgets.paper import Theme, png_of, svg_of
 
 __all__ = ["Panel", "Picture"]
@@ -59,8 +63,8 @@ class Panel(anywidget.AnyWidget):
     def __init__(self, source: Any = None, **traits: Any) -> None:
         feed = None if source is None else Feed(source, (self,))
         self._folding = threading.Lock()
-        self._folded: Any = self.picture.initial()
-        self._cursor = 0
+        self._folded = Folding[Any](self.picture.initial, self.picture.fold)
+        self._time = math.nan
         self._shown = False
         super().__init__(**traits)
         self.observe(self._note_views, "views")
@@ -93,26 +97,48 @@ class Panel(anywidget.AnyWidget):
             if "error" in self.state:
                 return
             try:
-                missed = getattr(source, "missed", None)
-                if self._cursor and missed is not None and missed(self._cursor):
-                    self._folded, self._cursor = self.picture.initial(), 0
-                self._cursor, events = source.since(self._cursor)
-                if events:
-                    self._folded = self.picture.fold(self._folded, events)
-                elif self.state and not (refresh and self._moves()):
+                moved = self._read(source)
+                if not moved and self.state and not (refresh and self._moves()):
                     return
-                state = self._view(now())
+                state = self._view(now() if _tape(source) is None else self._time)
             except Exception as error:
                 _log.debug("a panel failed", exc_info=True)
                 state = {"error": f"{type(error).__name__}: {error}"}
             self._show(state)
 
     def _view(self, time: float) -> dict[str, Any]:
-        return self.picture.view(self._folded, time)
+        return self.picture.view(self._folded.state, time)
+
+    def _read(self, source: Any) -> bool:
+        """Fold up to the present of ``source``; whether there was anything to fold."""
+        tape = _tape(source)
+        if tape is None:
+            missed = getattr(source, "missed", None)
+            if self._folded.place and missed is not None and missed(self._folded.place):
+                self._folded.clear()
+            cursor, events = source.since(self._folded.place)
+            if events:
+                self._folded.take(cursor, events)
+            return bool(events)
+        before = (self._folded.place, self._time)
+        self._time = source.now()
+        self._folded.go(tape, tape.place(self._time))
+        return before != (self._folded.place, self._time)
 
     def _moves(self) -> bool:
         """Whether the picture changes without news: a cell runs, or the view says so."""
-        return bool(self._folded.ranks.live or self.state.get("moves"))
+        return bool(self._folded.state.ranks.live or self.state.get("moves"))
+
+    def prepare(self, source: EventSource) -> bool:
+        """Place a bookmark in a run that is played; whether there are more to place."""
+        tape = _tape(source)
+        if tape is None or "error" in self.state:
+            return False
+        with self._folding:
+            try:
+                return self._folded.prepare(tape)
+            except Exception:  # shown when the present gets there
+                return False
 
     def _show(self, state: dict[str, Any]) -> None:
         with self.hold_sync():
@@ -154,8 +180,8 @@ class Panel(anywidget.AnyWidget):
     def restart(self) -> None:
         """Forget everything and read the source again from its beginning."""
         with self._folding:
-            self._folded = self.picture.initial()
-            self._cursor = 0
+            self._folded.clear()
+            self._time = math.nan
             self._show({})
 
     def close(self) -> None:
@@ -163,3 +189,9 @@ class Panel(anywidget.AnyWidget):
         if self._feed is not None:
             self._feed.close()
         super().close()
+
+
+def _tape(source: Any) -> Tape | None:
+    """The run that ``source`` plays; None where events come as they happen."""
+    tape = getattr(source, "tape", None)
+    return tape if isinstance(tape, Tape) else None

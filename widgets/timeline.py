@@ -23,4 +23,4 @@ class Timeline(Panel):
     picture = Picture(Lanes, fold_lanes, view_lanes)
 
     def _view(self, time: float) -> dict[str, Any]:
-        return view_lanes(self._folded, time, self.look.get("window"))
+        return view_lanes(self._folded.state, time, self.look.get("window"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ifog.links import Links, fold_links, view_links
+from ifog.shipments import Shipments, fold_shipments, view_shipments
 from ifog.widgets.bundle import module
 from ifog.widgets.panel import Panel, Picture
 
@@ -14,4 +14,4 @@ class Traffic(Panel):
 
     _esm = module("traffic.js")
     span = 4
-    picture = Picture(Links, fold_links, view_links)
+    picture = Picture(Shipments, fold_shipments, view_shipments)

@@ -1,4 +1,7 @@
-"""Decentralized algorithms, written once for one agent a rank and for thousands in one process."""
+"""Decentralized algorithms, written once for one agent a rank and for thousands in one process.
+
+``catalog()`` is the table of them.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from ifog.algorithms.primal_dual import admm, dlm, led, prox_skip
 from ifog.algorithms.push import push_diging, push_pull, push_sum, sgp
 from ifog.algorithms.relay import relay_sgd, relay_sum
 from ifog.algorithms.robust import attacked, clipped_gossip, trimmed_mean
+from ifog.algorithms.table import catalog
 from ifog.algorithms.tracking import aug_dgm, diging, gradient_tracking, gt_saga, k_gt
 
 __all__ = [
@@ -37,6 +41,7 @@ __all__ = [
     "attacked",
     "aug_dgm",
     "beer",
+    "catalog",
     "choco_gossip",
     "choco_sgd",
     "clipped_gossip",

@@ -141,8 +141,8 @@ def accum_adam(
         >>> float((one.x - other.x).abs().max()) < 1e-12
         True
 
-    Source: Wang, Sun, et al. 2024, arXiv:2410.11998, appendix C; epsilon stands outside of the
-    root, as in its authors' code.
+    Source: Wang, Zhang, Wu, Johansson 2024, arXiv:2410.11998, appendix C; epsilon stands outside of
+    the root, as in its authors' code.
     """
     b1, b2 = betas
 

@@ -33,8 +33,9 @@ def ad_psgd(lr: Rate, *, delay: int = 0, seed: int = 0) -> Algorithm:
         live_i+ = (live_i + live_j)/2 - a g_i(live_i of ``delay`` events ago)
         live_j+ = (live_i + live_j)/2;   nothing happens to agents that are in no pair
 
-    Averages of pairs that do not overlap, and that change. Not exact at a fixed step; the points
-    fluctuate. The gradient is taken at ``state.x``, the old point; look at ``state.live``.
+    Averages of pairs that do not overlap, which may change and should. Not exact at a fixed step;
+    the points fluctuate. The gradient is taken at ``state.x``, the old point; look at
+    ``state.live``.
 
     Args:
         lr: a.

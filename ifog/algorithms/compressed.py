@@ -316,7 +316,7 @@ def naive_compressed(lr: Rate, compress: Compressor) -> Algorithm:
         >>> float((state.x - x.mean(0)).abs().max()) > 0.1
         True
 
-    Source: the scheme that Koloskova, Stich, Jaggi 2019, arXiv:1902.00340, section 3, start from.
+    Source: the scheme that is improved on in Koloskova, Stich, Jaggi 2019, arXiv:1902.00340.
     """
 
     def init(x: Tensor) -> FeedbackState:

@@ -54,8 +54,8 @@ def dm_sgd(lr: Rate, *, momentum: float = 0.9) -> Algorithm:
         >>> round(float(state.x.std(correction=0)), 6)  # as atc(0.1)
         0.541602
 
-    Source: the baseline of Yuan et al. 2021, arXiv:2104.11981, equations (3)-(4); the theory: Yu,
-    Jin, Yang 2019, arXiv:1905.03817.
+    Sources: Yu, Jin, Yang 2019, arXiv:1905.03817; its bias: Yuan, Chen, Huang, Zhang, Pan, Xu, Yin
+    2021, arXiv:2104.11981.
     """
 
     def step(s: MomentumState, grad: Grad, mix: Mix) -> MomentumState:
@@ -140,7 +140,7 @@ def momentum_tracking(lr: Rate, *, momentum: float = 0.9) -> Algorithm:
 
         u+ = b u + g(x);   y = W y- + u+ - u;   x+ = W x - a y;   u, y zero before the start
 
-    Doubly stochastic W, which may change. Exact.
+    Doubly stochastic W. Exact.
 
     Args:
         lr: a.

@@ -187,8 +187,8 @@ def noloco(
         x <- x - a g(x)                                                       in every step
         m <- b m + c W_k (x - x_r) + p (W_k x_r - x_r);  x_r, x <- x_r + m    in every ``every``-th
 
-    Pairs that change, so that everybody meets everybody. Not exact: a bias of O(a). Without the
-    pull, p = 0, the agents drift apart.
+    Averages of pairs, which may change and should, so that everybody meets everybody. Not exact: a
+    bias of O(a). Without the pull, p = 0, the agents drift apart.
 
     Args:
         lr: a.

@@ -97,8 +97,7 @@ def trimmed_mean(lr: Rate, *, trim: int) -> Algorithm:
         >>> float((state.x[:7] - 3.0).abs().max()) < 3
         True
 
-    Source: Yin, Chen, Ramchandran, Bartlett 2018, arXiv:1803.01498; over graphs: Su, Vaidya 2016,
-    doi:10.1145/2933057.2933105.
+    Source: Yin, Chen, Ramchandran, Bartlett 2018, arXiv:1803.01498, there with a server.
     """
 
     def step(s: RobustState, grad: Grad, mix: Mix) -> RobustState:

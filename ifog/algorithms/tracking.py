@@ -87,7 +87,7 @@ def aug_dgm(lr: Rate) -> Algorithm:
 
         y+ = W (y + g(x) - g(x-));   x+ = W (x - a y+);   y, g zero before the start
 
-    Doubly stochastic W, which may change. Exact. The second message needs what the first brought,
+    Doubly stochastic W. Exact. The second message needs what the first brought,
     so a step takes two rounds; ``gradient_tracking`` has the same fixed point in one.
 
     Args:
@@ -137,8 +137,8 @@ def gradient_tracking(lr: Rate) -> Algorithm:
         >>> float((state.x - problem.optimum()).abs().max()) < 1e-9
         True
 
-    Source: Di Lorenzo, Scutari 2016, arXiv:1602.00591; its rate: Nedic, Olshevsky, Shi 2017,
-    arXiv:1607.03218.
+    Sources: Di Lorenzo, Scutari 2016, arXiv:1602.00591; its rate: Nedic, Olshevsky, Shi 2017,
+    arXiv:1607.03218; stochastic: Pu, Nedic 2021, arXiv:1805.11454.
     """
 
     def init(x: Tensor) -> TrackingState:

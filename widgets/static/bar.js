@@ -2,8 +2,10 @@
 
 import { Layer, count, duration, html, svgRoot } from "./draw.js";
 import { announce, scopeOf, select } from "./keys.js";
+import { scrubber } from "./scrubber.js";
 import { addTips } from "./tips.js";
 
+const CHANGES = "change:state change:title change:replay change:modelled";
 const SILENCE = 6000; // milliseconds without news of a live run before it is called lost
 
 function glyph(layer, doing, rank, x, side) {
@@ -60,18 +62,40 @@ function render({ model, el }) {
   const right = html("div", "ifog-right");
   const [round, time] = [html("span"), html("span", "ifog-muted")];
   const pill = html("span", "ifog-pill");
+  const modelled = html("span", "ifog-pill", "modelled");
+  modelled.title = "times are those of a model: no clock was read";
   pill.setAttribute("role", "status");
   const [word, figure] = [html("span", "ifog-muted"), html("b")];
   round.append(word, figure);
   const strip = svgRoot(right);
-  right.append(round, time, pill);
+  const player = scrubber((request) => model.send({ replay: request }));
+  right.append(round, time, player.button, player.pill, pill, modelled);
   bar.append(title, graph, right);
   banner.hidden = true;
-  root.append(bar, banner);
+  root.append(bar, player.element, banner);
+  root.dataset.lmSuppressShortcuts = "true";
   el.append(root);
   addTips(root);
   const layer = new Layer(strip);
   let news = performance.now();
+  let scope = null;
+
+  // In a replay the scrubber stands for the rule under the bar; keys work on the whole page.
+  function drawPlayer() {
+    const replay = model.get("replay");
+    const played = Boolean(replay?.ticks);
+    for (const part of [player.element, player.button, player.pill]) part.hidden = !played;
+    bar.classList.toggle("ifog-played", played);
+    pill.hidden = played;
+    modelled.hidden = !model.get("modelled");
+    if (!played) return "";
+    if (!scope && root.isConnected) {
+      scope = root.closest(".ifog-dashboard") ?? root;
+      scope.addEventListener("keydown", player.onKey);
+    }
+    player.draw(replay);
+    return replay.note;
+  }
 
   function draw() {
     const state = model.get("state") ?? {};
@@ -96,9 +120,12 @@ function render({ model, el }) {
     const paused = scopeOf(root).dataset.paused;
     pill.textContent = paused ? "paused" : (state.pill ?? "idle");
     pill.className = `ifog-pill ${paused ? "" : (state.pill ?? "")}`;
-    const gone = state.pill === "live" && performance.now() - news > SILENCE;
+    const note = drawPlayer();
+    const gone = !bar.classList.contains("ifog-played") && state.pill === "live" &&
+      performance.now() - news > SILENCE;
     root.closest(".ifog-dashboard")?.classList.toggle("ifog-stale", gone);
-    const text = gone ? "no connection for 6 s; last state kept" : state.error || state.lost || "";
+    const known = [state.lost, note].filter(Boolean).join("; ");
+    const text = gone ? "no connection for 6 s; last state kept" : state.error || known;
     banner.textContent = text;
     banner.hidden = !text;
     banner.className = `ifog-banner${gone || state.error ? " red" : ""}`;
@@ -122,14 +149,15 @@ function render({ model, el }) {
   document.addEventListener("ifog", onTold);
   const leave = announce(model);
   root.addEventListener("click", onClick);
-  model.on("change:state change:title", onState);
+  model.on(CHANGES, onState);
   const watch = setInterval(draw, 2000);
   requestAnimationFrame(draw);
   return () => {
     clearInterval(watch);
     document.removeEventListener("ifog", onTold);
     leave();
-    model.off("change:state change:title", onState);
+    model.off(CHANGES, onState);
+    scope?.removeEventListener("keydown", player.onKey);
   };
 }
 

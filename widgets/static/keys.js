@@ -69,6 +69,7 @@ export function steer(frame, view) {
   };
   const onKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
+    if (event.key === " " && scopeOf(root).querySelector(".ifog-played")) return; // the bar's
     event.preventDefault();
     keys[event.key]();
   };

@@ -162,7 +162,7 @@ const view = {
   question: "who waits for whom?",
   height: 130,
   empty: ["No operations yet", "", "run a %%bf cell"],
-  keys: { c: toggle, "+": (frame) => zoom(frame, 0.8), "-": (frame) => zoom(frame, 1.25), 0: (frame) => frame.keep("window", null) },
+  keys: { c: toggle, i: (frame) => zoom(frame, 0.8), o: (frame) => zoom(frame, 1.25), 0: (frame) => frame.keep("window", null) },
   draw,
   table,
 };

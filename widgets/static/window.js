@@ -55,7 +55,7 @@ export function addWindow(frame, sheet) {
   });
 }
 
-// Keys: + and - zoom at the middle.
+// Keys: i and o zoom in and out at the middle.
 export function zoom(frame, factor) {
   const { first, last } = frame.memo.scale ?? {};
   if (first === undefined) return;
