@@ -205,7 +205,8 @@ def test_one_panel_fills_the_page_and_the_others_are_their_titles(played):
 
 def test_a_pause_keeps_the_picture_while_the_run_goes_on(played):
     press(played, "graph", " ")
-    played.wait("the pill", "() => document.querySelector('.ifog-pill').textContent === 'paused'")
+    pills = "[...document.querySelectorAll('.ifog-bar .ifog-pill:not([hidden])')]"
+    played.wait("the pill", f"() => {pills}.some(pill => pill.textContent === 'paused')")
     before = played.page.evaluate(PANELS)["consensus"]
     played.run_cell(1)
     played.wait("the cell to end", "() => document.body.innerText.includes('[*]')")
@@ -341,6 +342,7 @@ def test_a_saved_notebook_shows_its_last_pictures_without_its_kernel(played):
 @pytest.mark.skipif(not lab.installed("notebook"), reason="notebook is not installed (ifog[test])")
 def test_notebook_7_draws_moves_and_answers_too(page_of):
     with page_of([FEED, RUN], app="notebooks", height=2600) as notebook:
+        notebook.errors.clear()  # what the application itself says as it starts
         notebook.run_all()
         notebook.wait("the panels to be drawn", DRAWN, MARKS)
         before = notebook.page.evaluate(PANELS)

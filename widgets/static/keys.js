@@ -3,19 +3,19 @@
 // The page of a panel, or the panel itself when it stands alone.
 export const scopeOf = (root) => root.closest(".ifog-dashboard") ?? root;
 
-const tell = (root, what, detail) =>
+const spread = (root, what, detail) =>
   document.dispatchEvent(new CustomEvent("ifog", { detail: { scope: scopeOf(root), what, ...detail } }));
 
 // A click on a rank selects it in all panels of the page, another one or Esc clears it.
 export function select(root, chosen) {
-  tell(root, "select", { chosen });
+  spread(root, "select", { chosen });
 }
 
 export function pause(root) {
   const page = scopeOf(root);
   if (page.dataset.paused) delete page.dataset.paused;
   else page.dataset.paused = "true";
-  tell(root, "pause");
+  spread(root, "pause");
 }
 
 // One panel fills the page, the others are their titles; the same again shows all.
@@ -25,24 +25,26 @@ function present(root) {
   for (const panel of page.querySelectorAll(".ifog-panel")) panel.classList.remove("ifog-shown");
   root.classList.toggle("ifog-shown", on);
   page.classList.toggle("ifog-presents", on);
-  tell(root, "present");
+  spread(root, "present");
 }
 
-// Keeps the id of this view in the model, so that a panel that no page shows any more can rest.
+// Keeps the id of this view in the model, so that a panel that no page shows any more can rest. A new
+// view forgets all others, of which those that are still there name themselves again.
 export function announce(model) {
   const mine = Math.random().toString(36).slice(2, 10);
-  const stay = () => {
-    const known = model.get("views") ?? [];
-    if (known.includes(mine)) return;
-    model.set("views", [...known.slice(-7), mine]);
+  const tell = (ids) => {
+    model.set("views", ids);
     model.save_changes();
   };
-  stay();
+  const stay = () => {
+    const known = model.get("views") ?? [];
+    if (!known.includes(mine)) tell([...known, mine]);
+  };
+  tell([mine]);
   model.on("change:views", stay);
   return () => {
     model.off("change:views", stay);
-    model.set("views", (model.get("views") ?? []).filter((id) => id !== mine));
-    model.save_changes();
+    tell((model.get("views") ?? []).filter((id) => id !== mine));
   };
 }
 

@@ -38,7 +38,7 @@ export function addWindow(frame, sheet) {
     choose(frame, at - share * (last - first) * factor, at + (1 - share) * (last - first) * factor);
   }, { passive: false });
   sheet.addEventListener("pointerdown", (event) => {
-    grabbed = { x: frame.at(event)[0], ...scale(), moved: false };
+    grabbed = { ...scale(), x: frame.at(event)[0], moved: false };
   });
   sheet.addEventListener("pointermove", (event) => {
     if (!grabbed || !event.buttons) return;
