@@ -288,5 +288,5 @@ def test_bluefog_is_put_in_front_of_the_callers_path():
     from ifog.commands.arguments import with_bluefog
 
     path = with_bluefog({"PYTHONPATH": "/mine"})["PYTHONPATH"].split(os.pathsep)
-    assert (Path(path[0]) / "bluefog" / "__init__.py").is_file()
+    assert (Path(path[0]) / "sitecustomize.py").is_file()
     assert path[1] == "/mine"
