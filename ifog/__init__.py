@@ -23,6 +23,7 @@ _HOME = {
     "deadlines": ("set_timeout",),
     "errors": ("IfogError",),
     "gossip": ("pair_gossip", "pair_gossip_nonblocking"),
+    "fitting": ("fit_progress",),
     "flat": ("FlatParameters",),
     "handle": ("Handle",),
     "hierarchical": (

@@ -20,6 +20,7 @@ from ifog.context import shutdown as shutdown
 from ifog.context import size as size
 from ifog.deadlines import set_timeout as set_timeout
 from ifog.errors import IfogError as IfogError
+from ifog.fitting import fit_progress as fit_progress
 from ifog.flat import FlatParameters as FlatParameters
 from ifog.gossip import pair_gossip as pair_gossip
 from ifog.gossip import pair_gossip_nonblocking as pair_gossip_nonblocking

@@ -32,7 +32,7 @@ LAYERS = (
     ("hosting",),
     ("agents",),
     ("bundles", "context", "healing", "plans", "watching"),
-    ("deadlines", "edges", "operation", "recorder"),
+    ("deadlines", "edges", "fitting", "operation", "recorder"),
     ("ops", "neighbors", "neighborhood", "living", "metrics"),
     ("buffers", "window_arguments"),
     ("windows",),
