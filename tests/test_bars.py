@@ -227,3 +227,17 @@ def test_in_a_script_the_lowest_rank_draws_and_in_a_cell_all_do(monkeypatch, in_
     run_ranks(3, work)
     drawing = {parsed(piece.strip()).title for piece in tape.pieces}
     assert drawing == ({"rank 0", "rank 1", "rank 2"} if in_cell else {"rank 0"})
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    "draw", ["tqdm.tqdm(range(30), 'train')", "bf.fit_progress(range(30), 'train')"]
+)
+def test_a_cell_of_real_ranks_shows_one_bar(cluster, draw):
+    code = f"import time, tqdm\nfor k in {draw}:\n    time.sleep(0.01 + 0.004 * (bf.rank() == 2))"
+    result = cluster.run(code, timeout=60)
+    result.raise_for_error()
+    *_, fold = played(
+        *([(o.kind, o.text) for o in result.outputs if o.rank == rank] for rank in range(4))
+    )
+    assert texts(fold) == [((0, 1, 2, 3), "train: 100%")]
