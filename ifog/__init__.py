@@ -173,10 +173,17 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"ifog.{name}")
     if name not in _MODULE_OF:
-        raise AttributeError(f"module 'ifog' has no attribute {name!r}")
+        raise AttributeError(f"module 'ifog' has no attribute {name!r}{_closest(name)}")
     value = getattr(importlib.import_module(f"ifog.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _closest(name: str) -> str:
+    import difflib
+
+    found = difflib.get_close_matches(name, () if name.startswith("_") else __all__, n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def __dir__() -> list[str]:

@@ -21,6 +21,7 @@ from ifog.numbers import counted, rank_ranges
 __all__ = ["COMMANDS", "PANELS", "command"]
 
 _START = "start [-n 4] [--sealed] [--hosts a:2,b:2 --network 10.0.0.0/24]"
+_WIDTH = 28  # of the commands in the help
 PANELS = (
     "graph",
     "consensus",
@@ -118,8 +119,8 @@ def _pull(runner: Runner, line: str) -> None:
     names, found = _words(line, usage, {"--ranks": True})
     wrong = [name for name in names if not name.isidentifier()]
     if not names or wrong:
-        found_text = f"{wrong[0]!r} is not the name of a variable" if wrong else "which variable?"
-        raise ArgumentError(f"{found_text}. Usage: %bf {usage}")
+        text = f"{wrong[0]!r} is not the name of a variable." if wrong else "which variable?"
+        raise ArgumentError(f"{text} Usage: %bf {usage}")
     cluster = runner.cluster()
     ranks = parse_ranks(found.get("--ranks"), cluster.n)
     runner.require_idle(ranks or range(cluster.n), "%bf pull")
@@ -175,13 +176,20 @@ def _dashboard(runner: Runner, line: str) -> None:
 
 def _help(runner: Runner, line: str) -> None:
     del line
-    lines = [f"  %bf {usage:<27}{what}" for _, usage, what in COMMANDS.values()]
+    lines = [_explained(usage, what) for _, usage, what in COMMANDS.values()]
     lines.append("  %%bf [--ranks 0,2:4] [--timeout S] [--stall S] [--no-wait]   run the cell")
     try:
         lines.append(f"{runner.cluster().n} ranks are running.")
     except NoClusterError:
         lines.append("No cluster is running: %bf start, or simply run a %%bf cell.")
     _say("\n".join(lines))
+
+
+def _explained(usage: str, what: str) -> str:
+    column = f"  %bf {usage:<{_WIDTH}}"
+    if len(usage) < _WIDTH:
+        return column + what
+    return f"{column}\n{'':{len('  %bf ') + _WIDTH}}{what}"
 
 
 COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {

@@ -7,6 +7,7 @@ from benches import BAD, FREE, fail, new_bench, new_shell
 from fakes import hold
 
 from ifog.errors import ArgumentError, CellError, ClusterError, NoClusterError
+from ifog.magics.commands import COMMANDS
 from ifog.runfile import read_run
 from ifog.telemetry import CellStart, WaitEvent
 from ifog.why import State, explain, of_wait
@@ -28,6 +29,15 @@ def test_no_words_mean_help_with_every_command(bench, capsys):
     for name in ("start", "stop", "status", "topology", "pull", "push", "dashboard", "interrupt"):
         assert f"%bf {name}" in shown
     assert "No cluster is running" in shown
+
+
+def test_what_commands_do_stands_in_one_column_apart_from_them(bench, capsys):
+    bench.line("help")
+    lines = capsys.readouterr().out.splitlines()
+    for _, _, what in COMMANDS.values():
+        line = next(line for line in lines if line.endswith(what))
+        assert line.index(what) == 34
+        assert line.removesuffix(what).endswith(" ")
 
 
 def test_an_unknown_command_suggests_the_closest(bench):

@@ -119,11 +119,11 @@ def choco_sgd(lr: Rate, compress: Compressor, *, gamma: float) -> Algorithm:
         >>> from ifog import MatrixMixer, ring
         >>> from ifog.algorithms import choco_sgd, iterate, scheduled
         >>> from ifog.compression import top_k
-        >>> from ifog.problems import least_squares
-        >>> problem, mix, codec = least_squares(8), MatrixMixer(ring(8)), top_k(0.2)
+        >>> from ifog.problems import quadratics
+        >>> problem, mix, codec = quadratics(8, dimension=5), MatrixMixer(ring(8)), top_k(0.2)
         >>> vanishing = scheduled(lambda k: choco_sgd(5 / (k + 100), codec, gamma=0.4))
         >>> state = iterate(vanishing, problem.zeros(), problem, mix, 2000)
-        >>> float((state.x - problem.optimum()).norm() / problem.optimum().norm()) < 0.05
+        >>> float((state.x - problem.optimum()).abs().max()) < 0.2
         True
 
     Sources: Koloskova, Stich, Jaggi 2019, arXiv:1902.00340; for deep learning: Koloskova, Lin,
