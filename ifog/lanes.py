@@ -30,6 +30,7 @@ _COLUMNS = 800  # into which longer runs are merged
 _SPANS = (0.06, 10.0)  # seconds of the live window, at least and at most
 _ROUNDS = 6.5  # in the live window
 _FAINT = 16  # ranks from which on only messages that ended a wait are told
+_CROWD = 520  # messages from which on only those that ended a wait are told
 _MICRO = 1e6
 
 COMPUTE, TRANSFER, WAIT = 0, 1, 2
@@ -183,7 +184,7 @@ def _arrows(state: Lanes, shown: dict[int, Sequence[Row]], left: float) -> list[
         first = bisect_left(rows, left - state.span, key=lambda row: row.op.t1)
         for row in rows[first : first + 2 * _EXACT]:
             begun[rank, row.op.op, row.op.name, row.op.step] = row.op.t0
-    arrows = []
+    arrows: list[list[int]] = []
     for row in chain.from_iterable(shown.values()):
         op = row.op
         for source, arrived in zip(op.src, op.arrived, strict=False):
@@ -194,7 +195,8 @@ def _arrows(state: Lanes, shown: dict[int, Sequence[Row]], left: float) -> list[
                 arrows.append(
                     [source, _micro(sent - left), op.rank, _micro(there - left), int(strong)]
                 )
-    return arrows
+    # Among so many the faint ones could not be told apart.
+    return arrows if len(arrows) <= _CROWD else [arrow for arrow in arrows if arrow[4]]
 
 
 def _merged(rows: Sequence[Row], left: float, right: float) -> list[list[int]]:

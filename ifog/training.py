@@ -69,6 +69,8 @@ class Training:
     figures: dict[str, Figure] = field(default_factory=dict)
     distance: Figure | None = None
     cell: int | None = None
+    news: int = 0  # counts what was taken in
+    shown: tuple[int, dict[str, Any]] | None = None  # the last view, and ``news`` then
 
 
 def fold_training(state: Training, events: Iterable[Event]) -> Training:
@@ -84,10 +86,12 @@ def fold_training(state: Training, events: Iterable[Event]) -> Training:
         elif isinstance(event, CellStart) and state.ranks.seq != seq:
             state.watched.clear()
             state.distance = None
+            state.news += 1
     return state
 
 
 def _log(state: Training, event: LogEvent) -> None:
+    state.news += 1
     if state.cell != state.ranks.seq:
         state.cell = state.ranks.seq
         state.figures.clear()
@@ -102,6 +106,7 @@ def _glance(state: Training, event: WatchEvent) -> None:
     glance = state.watched.put(event, state.ranks.members)
     if glance is None or glance.name != state.watched.first:
         return
+    state.news += 1
     if state.distance is None:
         state.distance = Figure(f"{glance.name}, distance to the mean")
     t = event.t - state.ranks.started
@@ -111,6 +116,12 @@ def _glance(state: Training, event: WatchEvent) -> None:
 
 def view_training(state: Training, now: float) -> dict[str, Any]:  # noqa: ARG001 - a view's form
     """A small multiple a figure: band, mean and worst rank over rounds."""
+    if state.shown is None or state.shown[0] != state.news:
+        state.shown = (state.news, _all(state))
+    return state.shown[1]
+
+
+def _all(state: Training) -> dict[str, Any]:
     if not state.figures:
         return {"n": state.ranks.n, "empty": True, "say": "No metrics."}
     figures = list(state.figures.values())

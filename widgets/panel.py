@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import threading
@@ -23,6 +24,10 @@ __all__ = ["Panel", "Picture"]
 
 _PAGE, _GUTTER = 864, 24  # pixels of a dashboard's columns, and between two
 _log = logging.getLogger(__name__)
+
+
+def _read(text: Any) -> Any:
+    return json.loads(text) if isinstance(text, str) else text
 
 
 class Picture(NamedTuple):
@@ -49,7 +54,10 @@ class Panel(anywidget.AnyWidget):
         views: the places on pages where it is shown; written by the browser.
     """
 
-    state = traitlets.Dict().tag(sync=True)
+    # As one text: what is between here and the browser would look at each number by itself.
+    state = traitlets.Dict().tag(
+        sync=True, to_json=lambda value, _: json.dumps(value), from_json=lambda text, _: _read(text)
+    )
     selected = traitlets.Int(None, allow_none=True).tag(sync=True)
     table = traitlets.Bool(False).tag(sync=True)
     look = traitlets.Dict().tag(sync=True)

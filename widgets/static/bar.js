@@ -1,6 +1,6 @@
 // The line above the panels: run, graph, what every rank does, round, seconds.
 
-import { Layer, count, duration, html, svgRoot } from "./draw.js";
+import { Layer, count, duration, html, stateOf, svgRoot, write } from "./draw.js";
 import { announce, scopeOf, select } from "./keys.js";
 import { scrubber } from "./scrubber.js";
 import { addTips } from "./tips.js";
@@ -98,12 +98,12 @@ function render({ model, el }) {
   }
 
   function draw() {
-    const state = model.get("state") ?? {};
+    const state = stateOf(model);
     const n = state.n ?? 0;
     const fresh = state.cell === null || state.cell === undefined;
-    title.textContent = fresh ? "No run yet" : model.get("title") || `Cell ${state.cell}`;
+    write(title, fresh ? "No run yet" : model.get("title") || `Cell ${state.cell}`);
     const ranks = `${n} rank${n === 1 ? "" : "s"}`;
-    graph.textContent = state.label ? `${state.label} graph · ${ranks}` : "";
+    write(graph, state.label ? `${state.label} graph · ${ranks}` : "");
     const states = state.states ?? [];
     let width = 0;
     if (n <= 16) {
@@ -114,11 +114,11 @@ function render({ model, el }) {
     layer.sweep();
     strip.setAttribute("width", width);
     strip.setAttribute("height", 12);
-    word.textContent = fresh ? (n ? `${ranks} ready` : "") : "round\u00a0";
-    figure.textContent = fresh ? "" : count(state.round);
-    time.textContent = fresh ? "" : duration(state.elapsed);
+    write(word, fresh ? (n ? `${ranks} ready` : "") : "round\u00a0");
+    write(figure, fresh ? "" : count(state.round));
+    write(time, fresh ? "" : duration(state.elapsed));
     const paused = scopeOf(root).dataset.paused;
-    pill.textContent = paused ? "paused" : (state.pill ?? "idle");
+    write(pill, paused ? "paused" : (state.pill ?? "idle"));
     pill.className = `ifog-pill ${paused ? "" : (state.pill ?? "")}`;
     const note = drawPlayer();
     const gone = !bar.classList.contains("ifog-played") && state.pill === "live" &&
@@ -126,7 +126,7 @@ function render({ model, el }) {
     root.closest(".ifog-dashboard")?.classList.toggle("ifog-stale", gone);
     const known = [state.lost, note].filter(Boolean).join("; ");
     const text = gone ? "no connection for 6 s; last state kept" : state.error || known;
-    banner.textContent = text;
+    write(banner, text);
     banner.hidden = !text;
     banner.className = `ifog-banner${gone || state.error ? " red" : ""}`;
   }

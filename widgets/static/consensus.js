@@ -3,7 +3,7 @@
 import { axes, path } from "./axes.js";
 import { choose } from "./choice.js";
 import { drawDrift } from "./drift.js";
-import { fromLog, textWidth } from "./draw.js";
+import { fromLog, lengthOf, textWidth, write } from "./draw.js";
 import { mount } from "./frame.js";
 import { nearest, overlay } from "./hover.js";
 
@@ -72,7 +72,7 @@ function drawCell(layer, state, scale, plot) {
   const group = layer.group("cell");
   group.put("line", "path", { d: `M${x},${TOP} V${TOP + plot}`, class: "begun" });
   const word = group.put("word", "text", { x: x + 6, y: TOP + 12, class: "muted halo" }, name);
-  const beyond = x + 6 + word.getComputedTextLength() > scale.right;
+  const beyond = x + 6 + lengthOf(word) > scale.right;
   word.setAttribute("x", beyond ? x - 6 : x + 6);
   word.setAttribute("class", `muted halo${beyond ? " end" : ""}`);
 }
@@ -123,7 +123,7 @@ function chosen(frame, state) {
 
 function draw(frame, given) {
   const state = chosen(frame, given);
-  frame.key.textContent = state.key;
+  write(frame.key, state.key);
   const part = state.begun ? `; ${state.begun[1]} begins at round ${state.begun[0]}` : "";
   frame.key.title = `${state.hint}${part}`;
   frame.key.classList.toggle("ifog-alarm", state.alarm);

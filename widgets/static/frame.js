@@ -1,6 +1,6 @@
 // What all panels share: head, redraw, tips, table, and one line when drawing fails.
 
-import { Layer, html, svgRoot } from "./draw.js";
+import { Layer, html, mark, stateOf, svgRoot, write } from "./draw.js";
 import { addGrip } from "./grip.js";
 import { scopeOf, steer } from "./keys.js";
 import { showEmpty, showFault, showTable } from "./states.js";
@@ -34,6 +34,7 @@ export function mount(model, el, view) {
   let drawn = 0;
   let spoken = -SPEAK;
   let visible = true;
+  let room = null; // pixels of width, as the observer tells: asking for it lays out the page
   let mode = "";
   let shown = null; // the state on the screen, which stays while the page is paused
 
@@ -55,9 +56,9 @@ export function mount(model, el, view) {
       frame.element = svgRoot(body);
       frame.layer = new Layer(frame.element);
     });
-    frame.element.setAttribute("width", frame.width * frame.scale);
-    frame.element.setAttribute("height", height * frame.scale);
-    frame.element.setAttribute("viewBox", `0 0 ${frame.width} ${height}`);
+    mark(frame.element, "width", frame.width * frame.scale);
+    mark(frame.element, "height", height * frame.scale);
+    mark(frame.element, "viewBox", `0 0 ${frame.width} ${height}`);
     return frame.layer;
   };
   // The height the reader has given to the panel, or else the natural one.
@@ -88,15 +89,16 @@ export function mount(model, el, view) {
     asked = false;
     if (!root.isConnected || !visible || document.hidden) return;
     drawn = performance.now();
-    if (!shown || !scopeOf(root).dataset.paused) shown = model.get("state") ?? {};
+    if (!shown || !scopeOf(root).dataset.paused) shown = stateOf(model);
     const state = shown;
     frame.scale = root.classList.contains("ifog-shown") ? BIG : 1;
-    frame.width = body.clientWidth / frame.scale;
+    room ??= body.clientWidth;
+    frame.width = room / frame.scale;
     frame.still = still.matches;
     frame.selected = model.get("selected");
     const idle = state.empty !== false && !state.error;
     question.hidden = idle && !view.line;
-    question.textContent = idle && view.line ? view.line : view.question;
+    write(question, idle && view.line ? view.line : view.question);
     if (view.line) for (const [name, on] of [["folded", idle], ["risen", !idle]]) root.classList.toggle(`ifog-${name}`, on);
     if (!frame.width) return;
     root.dataset.draws = Number(root.dataset.draws ?? 0) + 1;
@@ -127,7 +129,10 @@ export function mount(model, el, view) {
   const changes = "change:state change:selected change:table change:look";
   document.addEventListener("visibilitychange", frame.ask);
   model.on(changes, frame.ask);
-  const resized = new ResizeObserver(frame.ask);
+  const resized = new ResizeObserver((entries) => {
+    room = entries[entries.length - 1].contentRect.width;
+    frame.ask();
+  });
   resized.observe(body);
   const seen = new IntersectionObserver((entries) => {
     visible = entries[entries.length - 1].isIntersecting;

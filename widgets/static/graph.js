@@ -1,6 +1,6 @@
 // Who talks to whom, who is off: nodes that never move, edges thick at the sender.
 
-import { number, size } from "./draw.js";
+import { number, size, write } from "./draw.js";
 import { edgeShape, place } from "./edges.js";
 import { mount } from "./frame.js";
 import { drawLegend, legendHeight, mix } from "./legend.js";
@@ -125,7 +125,7 @@ function drawNode(layer, state, rank, spot, chosen) {
 }
 
 function draw(frame, state) {
-  frame.key.textContent = state.n > 64 ? "rows send" : "";
+  write(frame.key, state.n > 64 ? "rows send" : "");
   if (state.n > 64) return drawMatrix(frame, state, frame.tall(TALL));
   const height = frame.tall(state.n > 32 ? TALL : HEIGHT);
   const layer = frame.svg(height);

@@ -1,5 +1,6 @@
 // One lane of the timeline: solid work, pale waits with a line in the colour of the rank waited for.
 
+import { mark } from "./draw.js";
 import { COMPUTE, STALL, TRANSFER, WAIT, box, placed, rankColour } from "./stretches.js";
 
 const KINDS = { [COMPUTE]: "compute", [TRANSFER]: "transfer", [WAIT]: "wait-wash", [STALL]: "stall-wash" };
@@ -13,7 +14,7 @@ export function drawLane(group, lane, { rank, index, every, n, y, tall, scale, d
   const paths = { compute: "", transfer: "", "wait-wash": "", "stall-wash": "" };
   const lines = new Map();
   const thick = Math.min(4, tall * 0.4);
-  group.parent.setAttribute("opacity", dim ? 0.35 : 1);
+  mark(group.parent, "opacity", dim ? 0.35 : 1);
   const texts = [];
   for (const { x0, x1, kind, whom, op } of bars) {
     const wide = x1 - x0;

@@ -1,7 +1,7 @@
 // The graph of more ranks than one can draw: its matrix, and a histogram of distances.
 
 import { cellPaths } from "./cells.js";
-import { count, decade } from "./draw.js";
+import { count, decade, mark } from "./draw.js";
 
 const SIDE = 128; // rows and columns in the bits that arrive
 
@@ -40,13 +40,13 @@ export function drawMatrix(frame, state, height) {
   layer.put("first", "text", { x: 0, y: 12, class: "muted" }, "to rank 0");
   layer.put("last", "text", { x: side, y: 12, class: "muted end" }, count(state.n - 1));
   const bits = layer.group("bits");
-  bits.parent.setAttribute("transform", "translate(0, 18)");
+  mark(bits.parent, "transform", "translate(0, 18)");
   bits.put("ground", "rect", { x: 0, y: 0, width: side, height: side, class: "band" });
   const kind = (row, column) => (bit(state.used, row, column) ? 2 : bit(state.declared, row, column));
   const names = ["", "bits-idle", "bits-used"];
   cellPaths(state.bins, side, kind, (of, d) => bits.put(`kind${of}`, "path", { d, class: names[of] }));
   const group = layer.group("histogram");
-  group.parent.setAttribute("transform", `translate(0, ${side + 22})`);
+  mark(group.parent, "transform", `translate(0, ${side + 22})`);
   drawHistogram(group, state, side);
   layer.sweep();
 }

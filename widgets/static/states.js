@@ -1,6 +1,6 @@
 // What stands in a panel's place when there is nothing to draw, when it failed, or numbers are wanted.
 
-import { html } from "./draw.js";
+import { html, write } from "./draw.js";
 
 export function showFault(frame, reason) {
   frame.show(`fault ${reason}`, (body) => {
@@ -17,7 +17,7 @@ export function showFault(frame, reason) {
 
 // A bold noun, and the line of code that fills the panel; state.why says more where it is known.
 export function showEmpty(frame, view, state) {
-  frame.key.textContent = state.key ?? "";
+  write(frame.key, state.key ?? "");
   frame.tools.replaceChildren();
   frame.memo.tools = "";
   if (view.line) return frame.show("line", () => {});

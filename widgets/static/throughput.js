@@ -1,6 +1,6 @@
 // Where does the time go: rates as figures, one bar a rank, waiting left hollow.
 
-import { percent } from "./draw.js";
+import { lengthOf, mark, percent } from "./draw.js";
 import { mount } from "./frame.js";
 
 const PARTS = ["compute", "transfer", "wait"];
@@ -14,23 +14,23 @@ function figures(layer, state, width) {
   state.figures.forEach(([value, name], index) => {
     const big = layer.put(`big${index}`, "text", { x, y: 24, class: "bold figure" }, value);
     layer.put(`small${index}`, "text", { x, y: 41, class: "muted" }, name);
-    x = Math.max(apart * (index + 1), x + big.getComputedTextLength() + 14);
+    x = Math.max(apart * (index + 1), x + lengthOf(big) + 14);
   });
 }
 
 // Returns the height it takes: "busy" gets a line of its own where both do not fit.
 function legend(layer, left, right) {
   const group = layer.group("legend");
-  group.parent.setAttribute("transform", `translate(0, ${BIG})`);
+  mark(group.parent, "transform", `translate(0, ${BIG})`);
   let x = left;
   for (const part of PARTS) {
     group.put(`box${part}`, "rect", { x, y: 3, width: 10, height: 10, rx: 1.5, class: part });
     const text = group.put(part, "text", { x: x + 16, y: 12, class: "muted" }, part);
-    x += 34 + text.getComputedTextLength();
+    x += 34 + lengthOf(text);
   }
   if (!right) return 24;
   const busy = group.put("busy", "text", { x: right, y: 12, class: "muted end" }, "busy");
-  const fits = x - 8 + busy.getComputedTextLength() <= right;
+  const fits = x - 8 + lengthOf(busy) <= right;
   busy.setAttribute("y", fits ? 12 : 28);
   return fits ? 24 : 40;
 }
@@ -63,10 +63,10 @@ function bar(layer, state, index, geometry) {
 // Loss and culprit, on two lines where one is too short; returns the height they take.
 function words(layer, state, left, y, width) {
   const loss = layer.put("loss", "text", { x: left, y, class: "bold" }, state.loss);
-  const after = left + (state.loss ? loss.getComputedTextLength() + 8 : 0);
+  const after = left + (state.loss ? lengthOf(loss) + 8 : 0);
   const at = { x: after, y, class: "muted" };
   const culprit = layer.put("culprit", "text", at, state.culprit);
-  const fits = after + culprit.getComputedTextLength() <= width;
+  const fits = after + lengthOf(culprit) <= width;
   if (fits) return 16;
   culprit.setAttribute("x", left);
   culprit.setAttribute("y", y + 16);

@@ -1,6 +1,6 @@
 // Who waits for whom: a lane a rank, arrows from send to receive, waits in the colour of the cause.
 
-import { duration, html, percent, size } from "./draw.js";
+import { duration, html, lengthOf, percent, size, write } from "./draw.js";
 import { mount } from "./frame.js";
 import { overlay } from "./hover.js";
 import { drawLane, pitchOf } from "./lanes.js";
@@ -40,7 +40,7 @@ function legend(layer, y, width, arrows, hidden) {
     if (message && !arrows && (kind === "faint" || !hidden)) continue;
     const words = message && !arrows ? "zoom in to see messages" : text;
     const label = layer.put(`text${kind}`, "text", { x: x + 26, y: line, class: "muted" }, words);
-    const wide = 26 + label.getComputedTextLength();
+    const wide = 26 + lengthOf(label);
     if (x + wide > width && x > 0) {
       [x, line] = [0, line + 17];
       label.setAttribute("x", 26);
@@ -105,7 +105,7 @@ function draw(frame, given) {
   const [state, [first, last]] = held(frame, given);
   frame.memo.shown = state;
   const zoomed = Boolean(frame.look("window"));
-  frame.key.textContent = zoomed ? duration((last - first) / 1e6) : given.key;
+  write(frame.key, zoomed ? duration((last - first) / 1e6) : given.key);
   tools(frame, given, zoomed);
   const n = state.ranks.length;
   const pitch = frame.look("height") ? Math.max((frame.tall(0) - TOP - AXIS - LEGEND) / n, 1) : pitchOf(n);

@@ -2,7 +2,7 @@
 
 import { cellPaths } from "./cells.js";
 import { choose } from "./choice.js";
-import { percent, size } from "./draw.js";
+import { mark, percent, size, write } from "./draw.js";
 import { mount } from "./frame.js";
 
 const TOP = 36;
@@ -96,7 +96,7 @@ function bars(layer, state, rows, { left, top, side }) {
 function binned(layer, state, which, { left, top, side }) {
   const digits = state.levels[which];
   const group = layer.group("cells");
-  group.parent.setAttribute("transform", `translate(${left}, ${top})`);
+  mark(group.parent, "transform", `translate(${left}, ${top})`);
   group.put("ground", "rect", { x: 0, y: 0, width: side, height: side, class: "band" });
   const bins = state.bins;
   const at = (row, column) => parseInt(digits[row * bins + column], 16);
@@ -109,7 +109,7 @@ function binned(layer, state, which, { left, top, side }) {
 
 function draw(frame, state) {
   const which = choose(frame, "since", [[0, "cell"], [1, "total"]], { fallback: 0 });
-  frame.key.textContent = state.sums[which];
+  write(frame.key, state.sums[which]);
   const words = state.words[which];
   const box = frameOf(frame, words.length);
   const layer = frame.svg(box.tall);

@@ -1,7 +1,7 @@
 // Does it learn, everywhere: small multiples, a band over all ranks, their mean, the worst rank.
 
 import { toggle } from "./choice.js";
-import { decade, number, textWidth } from "./draw.js";
+import { decade, lengthOf, mark, number, textWidth, write } from "./draw.js";
 import { mount } from "./frame.js";
 import { nearest, overlay } from "./hover.js";
 import { grown, niceTicks, roundAxis, tickText } from "./linear.js";
@@ -99,7 +99,7 @@ function chart(frame, layer, state, figure, { left, width, tall, logs, seconds }
     layer.put("cross", "path", { d: arm, class: "nan-cross" });
     const name = layer.put("title", "text", {}, figure.title);
     const said = `NaN: rank ${rank}, ${figure.axis} ${round}`;
-    const fits = name.getComputedTextLength() + textWidth(layer, "said", said, "bold") + 12 < left + width - x0;
+    const fits = lengthOf(name) + textWidth(layer, "said", said, "bold") + 12 < left + width - x0;
     const at = fits ? { x: left + width, y: TOP - 18, class: "alarm bold end" } : { x: x0, y: TOP - 3, class: "alarm bold halo" };
     layer.put("nan", "text", at, said);
   } else ends(layer, right + 6, labels, [TOP + 4, TOP + tall]);
@@ -112,7 +112,7 @@ function chart(frame, layer, state, figure, { left, width, tall, logs, seconds }
 }
 
 function draw(frame, state) {
-  frame.key.textContent = state.key + (state.more.length ? `; not shown: ${state.more.join(", ")}` : "");
+  write(frame.key, state.key + (state.more.length ? `; not shown: ${state.more.join(", ")}` : ""));
   const [logs, seconds] = [toggle(frame, "log", "log"), toggle(frame, "seconds", "seconds")];
   const many = state.figures.length;
   const columns = Math.max(1, Math.min(many, Math.floor((frame.width + 24) / (LEAST + 24))));
@@ -122,7 +122,7 @@ function draw(frame, state) {
   const [wide, tall] = [(frame.width - 24 * (columns - 1)) / columns, height / lines];
   state.figures.forEach((figure, k) => {
     const group = layer.group(`chart${k}`);
-    group.parent.setAttribute("transform", `translate(0, ${Math.floor(k / columns) * tall})`);
+    mark(group.parent, "transform", `translate(0, ${Math.floor(k / columns) * tall})`);
     const left = (k % columns) * (wide + 24);
     const box = { left, width: wide, tall: Math.max(tall - TOP - 28, 40), logs, seconds };
     chart(frame, group, state, figure, box);

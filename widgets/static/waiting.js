@@ -1,5 +1,6 @@
 // Who holds up whom: a sentence, then the ranks in columns by their distance from the cause.
 
+import { lengthOf, mark, write } from "./draw.js";
 import { mount } from "./frame.js";
 import { drawRing } from "./ring.js";
 import { arrow, node } from "./waiters.js";
@@ -12,7 +13,7 @@ const LEFT = 34;
 // A text in lines of at most `width` pixels; returns the height they take.
 function wrapped(layer, key, text, y, width, kind) {
   const probe = layer.put(`${key}probe`, "text", { class: kind, visibility: "hidden" }, text);
-  const share = width / Math.max(probe.getComputedTextLength(), 1);
+  const share = width / Math.max(lengthOf(probe), 1);
   const most = Math.max(Math.floor(text.length * share * 0.97), 12);
   const lines = [""];
   for (const word of text.split(" ")) {
@@ -80,12 +81,12 @@ function labels(frame, layer, state, spots, words) {
 }
 
 function draw(frame, state) {
-  frame.key.textContent = state.key;
+  write(frame.key, state.key);
   const layer = frame.svg(20);
   for (const name of ["sentence", "picture", "list"]) layer.group(name);
   const top = wrapped(layer.group("sentence"), "line", state.sentence, 0, Math.min(frame.width, 640), "body") + 10;
   const picture = layer.group("picture");
-  picture.parent.setAttribute("transform", `translate(0, ${top})`);
+  mark(picture.parent, "transform", `translate(0, ${top})`);
   for (const name of ["heads", "arrows", "nodes", "labels"]) picture.group(name);
   frame.memo.columns = state.columns;
   const tall = state.ring ? drawRing(frame, picture, state.ring) : drawColumns(frame, picture, state);

@@ -1,5 +1,6 @@
 // Do the laws hold: a lamp, a name, one line and the worst residual for each; broken ones first.
 
+import { lengthOf, textWidth, write } from "./draw.js";
 import { mount } from "./frame.js";
 
 const ROW = 42;
@@ -16,16 +17,17 @@ function lamp(layer, key, kind, x, y) {
   } else layer.put(`lamp${key}`, "circle", { cx: x, cy: y, r: 8, class: "lamp-void" });
 }
 
-// Cuts a text to the room there is; the whole of it is in the tip.
-function fit(element, room) {
-  const text = element.textContent;
-  let length = element.getComputedTextLength();
+// A text cut to the room there is; the whole of it is in the tip.
+function fitted(layer, text, kind, room) {
+  let length = textWidth(layer, "probe", text, kind);
   let keep = text.length;
+  let cut = text;
   while (length > room && keep > 4) {
     keep = Math.max(4, Math.min(keep - 1, Math.floor((keep * room) / length)));
-    element.textContent = `${text.slice(0, keep).trimEnd()}…`;
-    length = element.getComputedTextLength();
+    cut = `${text.slice(0, keep).trimEnd()}…`;
+    length = textWidth(layer, "probe", cut, kind);
   }
+  return cut;
 }
 
 function row(frame, layer, law, k) {
@@ -33,11 +35,11 @@ function row(frame, layer, law, k) {
   const broken = law.lamp === "broken";
   const value = { x: frame.width, y: y + 16, class: `end ${broken ? "alarm bold" : "muted"}` };
   const shown = layer.put(`value${k}`, "text", value, law.value);
-  const room = frame.width - 36 - (law.value ? shown.getComputedTextLength() + 12 : 0);
+  const room = frame.width - 36 - (law.value ? lengthOf(shown) + 12 : 0);
   const kind = law.lamp === "void" ? "muted" : "bold";
-  fit(layer.put(`name${k}`, "text", { x: 30, y: y + 16, class: kind }, law.name), room);
+  layer.put(`name${k}`, "text", { x: 30, y: y + 16, class: kind }, fitted(layer, law.name, kind, room));
   const line = { x: 30, y: y + 33, class: broken ? "alarm" : "muted" };
-  fit(layer.put(`line${k}`, "text", line, law.line), frame.width - 36);
+  layer.put(`line${k}`, "text", line, fitted(layer, law.line, line.class, frame.width - 36));
   lamp(layer, `${k}${law.lamp}`, law.lamp, 10, y + 20);
   const tip = `${law.name}\n${law.line}\n${law.tip}`;
   layer.put(`sheet${k}`, "rect", { x: 0, y, width: frame.width, height: ROW, fill: "transparent", "data-tip": tip });
@@ -45,7 +47,7 @@ function row(frame, layer, law, k) {
 }
 
 function draw(frame, state) {
-  frame.key.textContent = state.key;
+  write(frame.key, state.key);
   frame.key.classList.toggle("ifog-alarm", state.broken > 0);
   const rows = state.rows.slice(0, MOST);
   const layer = frame.svg(rows.length * ROW);
