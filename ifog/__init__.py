@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _HOME = {
     "advice": ("advise",),
     "agents": ("MatrixMixer",),
+    "algorithm_optimizer": ("AlgorithmOptimizer",),
     "carriers": ("agent_mixer",),
     "checkpoint": ("load", "save"),
     "cluster": ("Cell", "CellResult", "Cluster"),

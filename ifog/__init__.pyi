@@ -7,6 +7,7 @@ from ifog import schedules as schedules
 from ifog import topology as topology
 from ifog import weights as weights
 from ifog.agents import MatrixMixer as MatrixMixer
+from ifog.algorithm_optimizer import AlgorithmOptimizer as AlgorithmOptimizer
 from ifog.carriers import agent_mixer as agent_mixer
 from ifog.checkpoint import load as load
 from ifog.checkpoint import save as save

@@ -49,7 +49,7 @@ LAYERS = (
         "pipeline",
         "window_mixing",
     ),
-    ("advice", "optim"),
+    ("advice", "algorithm_optimizer", "optim"),
     (
         "testing",
         "demo_ranks",
