@@ -14,7 +14,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "advice": ("advise",),
     "agents": ("MatrixMixer",),
+    "algorithm_optimizer": ("AlgorithmOptimizer",),
     "carriers": ("agent_mixer",),
     "checkpoint": ("load", "save"),
     "cluster": ("Cell", "CellResult", "Cluster"),
@@ -22,6 +24,7 @@ _HOME = {
     "deadlines": ("set_timeout",),
     "errors": ("IfogError",),
     "gossip": ("pair_gossip", "pair_gossip_nonblocking"),
+    "fitting": ("fit_progress",),
     "flat": ("FlatParameters",),
     "handle": ("Handle",),
     "hierarchical": (
@@ -45,6 +48,7 @@ _HOME = {
         "out_neighbor_machine_ranks",
         "set_machine_topology",
     ),
+    "metrics": ("check_copies", "check_sums", "log"),
     "mixing": (
         "Mixer",
         "allreduce_mixer",
@@ -104,6 +108,8 @@ _HOME = {
         "watch",
     ),
     "optim": ("DecentralizedOptimizer",),
+    "playback": ("replay",),
+    "recordings": ("record",),
     "recorder": (
         "timeline",
         "timeline_context",
@@ -169,10 +175,17 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"ifog.{name}")
     if name not in _MODULE_OF:
-        raise AttributeError(f"module 'ifog' has no attribute {name!r}")
+        raise AttributeError(f"module 'ifog' has no attribute {name!r}{_closest(name)}")
     value = getattr(importlib.import_module(f"ifog.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
+
+
+def _closest(name: str) -> str:
+    import difflib
+
+    found = difflib.get_close_matches(name, () if name.startswith("_") else __all__, n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def __dir__() -> list[str]:

@@ -1,12 +1,14 @@
 from typing import Any
 
 from ifog import algorithms as algorithms
+from ifog.advice import advise as advise
 from ifog import problems as problems
 from ifog import schedules as schedules
 from ifog import simulate as simulate
 from ifog import topology as topology
 from ifog import weights as weights
 from ifog.agents import MatrixMixer as MatrixMixer
+from ifog.algorithm_optimizer import AlgorithmOptimizer as AlgorithmOptimizer
 from ifog.carriers import agent_mixer as agent_mixer
 from ifog.checkpoint import load as load
 from ifog.checkpoint import save as save
@@ -20,6 +22,7 @@ from ifog.context import shutdown as shutdown
 from ifog.context import size as size
 from ifog.deadlines import set_timeout as set_timeout
 from ifog.errors import IfogError as IfogError
+from ifog.fitting import fit_progress as fit_progress
 from ifog.flat import FlatParameters as FlatParameters
 from ifog.gossip import pair_gossip as pair_gossip
 from ifog.gossip import pair_gossip_nonblocking as pair_gossip_nonblocking
@@ -47,6 +50,9 @@ from ifog.machines import machine_rank as machine_rank
 from ifog.machines import machine_size as machine_size
 from ifog.machines import out_neighbor_machine_ranks as out_neighbor_machine_ranks
 from ifog.machines import set_machine_topology as set_machine_topology
+from ifog.metrics import check_copies as check_copies
+from ifog.metrics import check_sums as check_sums
+from ifog.metrics import log as log
 from ifog.mixing import Mixer as Mixer
 from ifog.mixing import allreduce_mixer as allreduce_mixer
 from ifog.mixing import hierarchical_mixer as hierarchical_mixer
@@ -102,6 +108,8 @@ from ifog.parameters import broadcast_parameters as broadcast_parameters
 from ifog.schedules import exponential_machines as exponential_machines
 from ifog.schedules import inner_outer_exponential as inner_outer_exponential
 from ifog.schedules import inner_outer_ring as inner_outer_ring
+from ifog.playback import replay as replay
+from ifog.recordings import record as record
 from ifog.recorder import timeline as timeline
 from ifog.recorder import timeline_context as timeline_context
 from ifog.recorder import timeline_end_activity as timeline_end_activity

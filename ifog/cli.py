@@ -13,7 +13,10 @@ from ifog.errors import IfogError
 
 __all__ = ["main"]
 
-_COMMANDS = ("demo", "lab", "run", "bluefog", "timeline", "bench", "chaos", "doctor")
+_COMMANDS = (
+    *("demo", "lab", "run", "bluefog", "timeline", "replay", "export"),
+    *("bench", "chaos", "doctor"),
+)
 _INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 _PIPE_CLOSED = 141  # and for one whose reader went away
 

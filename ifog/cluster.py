@@ -25,6 +25,8 @@ from ifog.status import ClusterStatus, RankStatus
 from ifog.telemetry import EventLog
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     from ifog.line import Line
 
 __all__ = [
@@ -218,16 +220,24 @@ class Cluster:
         line.require_sendable(variables)
         line.call(chosen, "pushing", "push", variables, way=keeper.way())
 
-    def set_topology(self, label: str) -> None:
-        """Mix over the graph of that name, such as ``"ring"``, with its weights, on every rank.
+    def set_topology(self, topology: str | nx.DiGraph) -> None:
+        """Mix over a graph, with its weights, on every rank.
+
+        Args:
+            topology: a graph over the ranks, or the name of one, such as ``"ring"``.
 
         Raises:
             ArgumentError: no such graph over these ranks.
         """
-        keeper, task = self._ready(), f"setting the topology {label!r}"
-        ranks = keeper.line.living
+        keeper, task, what = self._ready(), "setting the topology", "set_topology"
+        value: Any = topology
+        if isinstance(topology, str):
+            task = f"{task} {topology!r}"
+        else:
+            edges = sorted(topology.edges(data="weight", default=1.0))
+            what, value = "set_graph", (len(topology), edges)
         try:
-            keeper.line.call(ranks, task, "set_topology", label, way=keeper.way())
+            keeper.line.call(keeper.line.living, task, what, value, way=keeper.way())
         except IfogError:
             keeper.wound()
             keeper.heal()

@@ -18,7 +18,7 @@ from ifog.algorithms.base import Algorithm, Both, Neighbors, Slots, State, Under
 from ifog.algorithms.draws import keys, normal, uniform
 from ifog.errors import LawError
 from ifog.mixing import Round
-from ifog.problems import Quadratics, least_squares
+from ifog.problems import LeastSquares, Quadratics, least_squares
 
 __all__ = [
     "Conserved",
@@ -223,7 +223,10 @@ def check_conservation(
         LawError: saying by how much it moved.
     """
     agents = torch.arange(mix.total)
-    still = Quadratics(torch.zeros(mix.total, *shape).double(), torch.zeros(1), agents)
+    nothing = torch.zeros(mix.total, *shape, dtype=torch.float64)
+    still: Any = Quadratics(nothing, nothing, agents)
+    if "samples" in algorithm.needs:
+        still = LeastSquares(nothing[:, None], nothing[:, :1], agents)
     state = algorithm.init(_start(agents, shape))
     kept = conserved(state)
     for step in range(3 * _STEPS):

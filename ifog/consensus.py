@@ -17,13 +17,13 @@ import numpy as np
 
 from ifog.folds import Gather, Ranks, is_mixing, track
 from ifog.numbers import number, percent
-from ifog.spectrum import POINTS, Prediction, contraction_rate
+from ifog.spectrum import POINTS, Prediction, contraction_rate, is_closed, strays
 from ifog.telemetry import CellStart, Event, OpEvent, WatchEvent
 
 __all__ = ["Consensus", "Curve", "Glance", "Watched", "fold_consensus", "view_consensus"]
 
-_SHOWN = 4  # curves drawn at most
-_MAIN, _THIN = 400, 160  # points sent to the browser of a main and of a rank's curve
+_SHOWN = 8  # curves sent to the browser, which draws four of them at once
+_MAIN, _THIN = 400, 160  # points sent of the first curve, and of any other or a rank's
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _LINES = 16  # ranks drawn one by one; beyond, a band and the median
 
@@ -121,6 +121,10 @@ class Consensus:
     gather: Gather[OpEvent] = field(default_factory=Gather)
     curves: dict[str, Curve] = field(default_factory=dict)
     members: tuple[int, ...] = ()
+    mixed: dict[int, Any] = field(default_factory=dict)  # the plans of the last rounds
+    seen: dict[int, np.ndarray] = field(default_factory=dict)  # the first tensor's last glances
+    eps: float = 1.0
+    stepped: bool = False  # whether something other than mixing moves it
     predictions: dict[str, Prediction] = field(default_factory=dict)
     early: list[tuple[str, int, Any]] = field(default_factory=list)
     offset: int = 0  # rounds before the newest cell of the run
@@ -139,6 +143,8 @@ def fold_consensus(state: Consensus, events: Iterable[Event]) -> Consensus:
                 state.gather.clear()
                 state.watched.clear()
                 state.early.clear()
+                state.mixed.clear()
+                state.seen.clear()
                 state.decided = False
         elif isinstance(event, WatchEvent):
             glance = state.watched.put(event, state.ranks.members)
@@ -155,6 +161,11 @@ def _mix(state: Consensus, event: OpEvent) -> None:
     if ops is None:
         return
     plan = tuple((ops[rank].src, ops[rank].weights) for rank in members)
+    if not is_closed(plan, members):
+        return
+    if event.name == state.watched.first or len(state.predictions) == 1:
+        state.mixed[event.step] = plan
+        _compare(state, event.step)
     if state.decided:
         _follow(state, event.name, event.step, plan)
     elif len(state.early) < 4 * POINTS:
@@ -169,11 +180,28 @@ def _follow(state: Consensus, name: str, step: int, plan: Any) -> None:
 def _glance(state: Consensus, glance: Glance) -> None:
     if not state.decided:
         _decide(state, glance)
+    if glance.name == state.watched.first:
+        state.seen[glance.step], state.eps = glance.samples, glance.eps
+        _compare(state, glance.step - 1)
     curve = state.curves.get(glance.name)
-    if curve is None:
+    if curve is None or (curve.last is not None and curve.last.shape != glance.samples.shape):
         curve = state.curves[glance.name] = _curve(glance)
     if not curve.rounds or state.offset + glance.step > curve.rounds[-1]:
         curve.add(state.offset, glance)
+
+
+def _compare(state: Consensus, step: int) -> None:
+    """Note whether round ``step`` left most ranks with anything but W times what they had."""
+    before, after, plan = state.seen.get(step), state.seen.get(step + 1), state.mixed.get(step)
+    for table in (state.seen, state.mixed):
+        for old in [k for k in table if k < step - 3]:
+            del table[old]
+    if state.stepped or before is None or after is None or plan is None:
+        return
+    if before.shape == after.shape and len(plan) == len(before) == len(state.watched.members):
+        slack = 1e3 * state.eps * float(np.abs(before).max(initial=0.0))
+        odd = strays(plan, state.watched.members, before, after, slack)
+        state.stepped = 2 * len(odd) >= len(plan)
 
 
 def _decide(state: Consensus, glance: Glance) -> None:
@@ -191,7 +219,7 @@ def _decide(state: Consensus, glance: Glance) -> None:
     else:
         state.curves.clear()
         state.predictions.clear()
-        state.offset = 0
+        state.offset, state.stepped = 0, False
     state.members = state.watched.members
     state.cell = state.ranks.seq or 0
     state.decided = True
@@ -229,9 +257,12 @@ def _log(values: Sequence[float] | np.ndarray) -> list[float | None]:
 
 
 def _pick(length: int, most: int) -> np.ndarray:
-    if length <= most:
-        return np.arange(length)
-    return np.unique(np.linspace(0, length - 1, most).round().astype(int))
+    """Indices of at most ``most`` points, which stay the same ones as long as possible."""
+    stride = 1
+    while (length - 1) // stride + 2 > most:
+        stride *= 2
+    picked = np.arange(0, length, stride)
+    return picked if (length - 1) % stride == 0 else np.append(picked, length - 1)
 
 
 def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG001 - a view's form
@@ -241,7 +272,8 @@ def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG
         return {"n": state.ranks.n, "empty": True, "say": "Nothing watched."}
     main = curves[0]
     prediction = _prediction(state, main.name)
-    pure = prediction is not None and not prediction.broken and _is_pure(main, prediction)
+    pure = prediction is not None and not prediction.broken and not state.stepped
+    pure = pure and prediction is not None and _is_pure(main, prediction)
     floor = main.rounding * main.scale
     kept = main.drifts[-1] <= 100 * main.rounding
     moved = pure and not kept  # gradients may move the mean, mixing may not
@@ -253,11 +285,10 @@ def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG
         "n": state.ranks.n,
         "empty": False,
         "ranks": list(state.members),
-        "curves": [_line(curve) for curve in curves[:_SHOWN]],
-        "more": [curve.name for curve in curves[_SHOWN:]],
+        "curves": [_line(curve, _THIN if k else _MAIN) for k, curve in enumerate(curves[:_SHOWN])],
         "key": mean if moved else key,
         "alarm": moved,
-        "hint": key,
+        "hint": f"{key}{_near(prediction, len(state.members))}",
         "round": main.rounds[-1],
         "begun": [state.offset, f"cell {state.cell}"] if state.offset else None,
         "band": [top - 2, top],
@@ -296,8 +327,15 @@ def _share(drift: float) -> str:
     return percent(drift) if drift >= 0.1 else f"{number(100 * drift, 2)}\N{NO-BREAK SPACE}%"
 
 
-def _line(curve: Curve) -> dict[str, Any]:
-    pick = _pick(len(curve.rounds), _MAIN)
+def _near(prediction: Prediction | None, n: int) -> str:
+    """With how many ranks one effectively averages, while all rounds use one matrix."""
+    if prediction is None or prediction.near is None or not prediction.constant:
+        return ""
+    return f"; {number(prediction.near)} effective neighbours of {n}"
+
+
+def _line(curve: Curve, most: int) -> dict[str, Any]:
+    pick = _pick(len(curve.rounds), most)
     return {
         "name": curve.name,
         "value": number(curve.errors[-1]),

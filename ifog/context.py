@@ -137,6 +137,7 @@ class Context:
         self.steps: Counter[tuple[str, str]] = Counter()
         self.unnamed: Counter[str] = Counter()
         self.round = 0
+        self.logged = 0
         self.nbytes = 0
         self.wait = 0.0
         self.lost = 0
@@ -343,6 +344,9 @@ def shutdown() -> None:
     """Forget this rank's context; operations then ask for ``init`` again."""
     global _of_process
     context = _of_task.get() or _of_process
+    if context is not None:
+        stopped = NotInitializedError("the operation was under way at shutdown()")
+        context.progress.fail_all(stopped)
     if context is not None and context.timeline is not None:
         context.timeline.stop()
     if _of_task.get() is not None:

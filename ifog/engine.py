@@ -252,6 +252,18 @@ class Engine:
         set_topology(label, is_weighted=True)
         return str(load_topology().graph.get("label", label))
 
+    def set_graph(self, graph: tuple[int, list[tuple[int, int, float]]]) -> None:
+        """Mix over the graph of so many ranks with these edges of (u, v, weight)."""
+        import networkx as nx
+
+        from ifog.neighborhood import set_topology
+
+        n, edges = graph
+        made = nx.DiGraph(label="edited")
+        made.add_nodes_from(range(n))
+        made.add_weighted_edges_from(edges)
+        set_topology(made, is_weighted=True)
+
 
 def request(name: str, *arguments: Any) -> Any:
     """Serve one request of the client, which is sent by ``apply``."""

@@ -21,6 +21,7 @@ __all__ = [
     "NotInitializedError",
     "ParticipationError",
     "PeerFailedError",
+    "RecordingError",
     "TopologyMismatchError",
     "TransportError",
 ]
@@ -82,6 +83,10 @@ class CheckpointError(IfogError, RuntimeError):
 
 class ClusterError(IfogError, RuntimeError):
     """The cluster cannot do what was asked; the message says what to type."""
+
+
+class RecordingError(IfogError, RuntimeError):
+    """A recording cannot be written or read; the message says which file and why."""
 
 
 class NoClusterError(ClusterError):

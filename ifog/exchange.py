@@ -50,7 +50,7 @@ DTYPES = (
 _CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
 _HEAD = struct.Struct("<BBHIdq")  # dtype, ndim, flags, root, weight, payload bytes
 _MAX_NDIM = 16
-_INLINE = 1024  # bytes of payload that travel inside the header's message
+_INLINE = 4096  # bytes of payload up to which two copies take less than lending it
 _HEADER_BYTES = _HEAD.size + 8 * _MAX_NDIM + _INLINE
 _ROOMY = 1 << 15  # bytes of a result from which a copy saved in the next round is worth its block
 _LENT = 1  # flag of a header that carries where the payload is
@@ -362,7 +362,7 @@ def same(
             )
 
 
-def blocked(handle: Handle[object], arrivals: Arrivals, started: float) -> float:
+def blocked(handle: Handle[object], arrivals: Arrivals) -> float:
     """Seconds for which the caller was blocked before the last peer arrived."""
-    since = handle.blocked_at if handle.blocked_at is not None else started
-    return max(0.0, arrivals.last_at - since)
+    since = handle.blocked_at
+    return 0.0 if since is None else max(0.0, arrivals.last_at - since)

@@ -101,11 +101,15 @@ class Layout:
                 found.append(Bucket((place,), which, start, stop))
         return found
 
+    def of(self, bucket: Bucket) -> list[Tensor]:
+        """A bucket's tensors."""
+        return [self.tensors[place] for place in bucket.places]
+
     def views_in(self, bucket: Bucket, stretch: Tensor) -> list[Tensor]:
         """The part of a bucket's stretch that belongs to each of its tensors, in its shape."""
         return [
             stretch.narrow(0, self._places[place][1] - bucket.start, x.numel()).view(x.shape)
-            for place, x in ((place, self.tensors[place]) for place in bucket.places)
+            for place, x in zip(bucket.places, self.of(bucket), strict=True)
         ]
 
     def gathered(self, values: Sequence[Tensor | None], *, extra: int = 0) -> list[Tensor]:
@@ -174,6 +178,10 @@ class FlatParameters(Layout):
     def displaced(self) -> bool:
         """Whether the first tensor is elsewhere by now, as after others were made around it."""
         return bool(self.tensors) and self.tensors[0].data_ptr() != self._at[0]
+
+    def stretch(self, bucket: Bucket) -> Tensor:
+        """The memory of a bucket's tensors."""
+        return self.flats[bucket.which][bucket.start : bucket.stop]
 
     def require_in_place(self) -> None:
         """Refuse to go on when a tensor is elsewhere by now.

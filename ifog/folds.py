@@ -8,21 +8,25 @@ same thing. A fold owns the state it is given and may update it in place.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from ifog.numbers import count, number, percent, size
 from ifog.ranks import Ranks, is_mixing, rank_state, track
-from ifog.telemetry import Event, GraphEvent, OpEvent
+from ifog.telemetry import Event, GraphEvent, LogEvent, OpEvent
 
 __all__ = [
+    "LANES",
     "Gather",
     "Ranks",
     "Status",
     "Throughput",
+    "evenly",
     "fold_status",
     "fold_throughput",
     "is_mixing",
@@ -34,6 +38,8 @@ __all__ = [
 ]
 
 _WINDOW = 2.0  # seconds over which rates are averaged
+LANES = 64  # ranks drawn side by side
+_SUMS = 6  # columns of the sums of Throughput
 _PENDING = 4096  # unfinished steps kept of one name
 
 T = TypeVar("T")
@@ -45,6 +51,12 @@ def listing(ranks: Sequence[int], most: int = 4) -> str:
         return f"{', '.join(map(str, ranks[:most]))} and {len(ranks) - most} more"
     *head, last = map(str, ranks)
     return f"{', '.join(head)} and {last}" if head else last
+
+
+def evenly(ranks: Sequence[int]) -> Sequence[int]:
+    """At most ``LANES`` of the ranks, evenly spread: more cannot be told apart side by side."""
+    step = -(-len(ranks) // LANES)
+    return ranks[::step] if step > 1 else ranks
 
 
 class Gather(Generic[T]):
@@ -111,7 +123,8 @@ def view_status(state: Status, now: float) -> dict[str, Any]:
         "n": ranks.n,
         "cell": ranks.seq,
         "label": state.label,
-        "states": states,
+        "states": states if ranks.n <= LANES else [],
+        "counts": "" if ranks.n <= LANES else _counts(states),
         "round": ranks.round,
         "elapsed": round(elapsed, 3),
         "pill": pill,
@@ -120,11 +133,15 @@ def view_status(state: Status, now: float) -> dict[str, Any]:
     }
 
 
+def _counts(states: Sequence[str]) -> str:
+    return ", ".join(f"{count(many)} {state}" for state, many in Counter(states).items())
+
+
 @dataclass
 class Throughput:
     """Seconds, bytes and rounds of each rank: in total, and in quarter seconds for the rates.
 
-    Columns of the sums: compute, transfer, wait, bytes, rounds.
+    Columns of the sums: compute, transfer, wait, bytes, rounds, samples.
     """
 
     ranks: Ranks = field(default_factory=Ranks)
@@ -148,18 +165,26 @@ def fold_throughput(state: Throughput, events: Iterable[Event]) -> Throughput:
             wait = min(event.wait, max(event.t1 - begun, 0.0))
             compute = max(event.t0 - before, 0.0) if before else 0.0
             gained = state.ranks.rounds.get(event.rank, 0) - rounds
-            spent = (compute, max(event.t1 - begun - wait, 0.0), wait, event.nbytes, gained)
+            spent = (compute, max(event.t1 - begun - wait, 0.0), wait, event.nbytes, gained, 0.0)
             _add(state, event.rank, event.t1, spent)
+        elif isinstance(event, LogEvent):
+            samples = sum(value for name, value in event.values if name == "samples")
+            if samples > 0:
+                _add(state, event.rank, event.t, (0.0, 0.0, 0.0, 0.0, 0.0, samples))
     return state
 
 
 def _add(state: Throughput, rank: int, t: float, spent: tuple[float, ...]) -> None:
     quarter = int(4 * t)
-    tables = [state.total, state.slices.setdefault(quarter, {})]
-    for table in tables:
-        sums = table.setdefault(rank, [0.0] * 5)
-        for column, value in enumerate(spent):
-            sums[column] += value
+    recent = state.slices.get(quarter)
+    if recent is None:
+        recent = state.slices[quarter] = {}
+    for table in (state.total, recent):
+        sums = table.get(rank)
+        if sums is None:
+            table[rank] = [*spent]
+        else:
+            table[rank] = list(map(add, sums, spent))
     if len(state.slices) > 8 * _WINDOW:
         newest = max(state.slices)
         for old in [q for q in state.slices if q < newest - 5 * _WINDOW]:
@@ -167,16 +192,16 @@ def _add(state: Throughput, rank: int, t: float, spent: tuple[float, ...]) -> No
 
 
 def _recent(state: Throughput, now: float) -> tuple[np.ndarray, float]:
-    """Sums [members, 5] and their span: the last seconds while live, else the whole cell.
+    """Sums [members, 6] and their span: the last seconds while live, else the whole cell.
 
     Fewer than two rounds in the last seconds tell nothing about where the time goes; then the
     whole cell is taken, with what every rank is doing at present.
     """
     ranks = state.ranks
-    zero = [0.0] * 5
+    zero = [0.0] * _SUMS
     now = ranks.clock(now)
     span = max(now - ranks.started, 1e-9)
-    sums = np.array([state.total.get(rank, zero) for rank in ranks.members]).reshape(-1, 5)
+    sums = np.array([state.total.get(rank, zero) for rank in ranks.members]).reshape(-1, _SUMS)
     if ranks.live and span > _WINDOW:
         first = int(4 * now) - int(4 * _WINDOW)
         late = [table for quarter, table in state.slices.items() if quarter >= first]
@@ -193,7 +218,7 @@ def _recent(state: Throughput, now: float) -> tuple[np.ndarray, float]:
 
 
 def _rates(state: Throughput, sums: np.ndarray, span: float, now: float) -> np.ndarray:
-    """Bytes and rounds a second, [members, 2]; zero as soon as a brisk run stands still."""
+    """Bytes, rounds and samples a second, [members, 3]; zero once a brisk run stands still."""
     newest = (max(state.slices, default=0) + 1) / 4
     still = state.ranks.live and now - newest > _WINDOW
     rates = sums[:, 3:] / span
@@ -214,22 +239,24 @@ def view_throughput(state: Throughput, now: float) -> dict[str, Any]:
     loss = 1.0 - float(compute.mean()) / max(float(compute[slowest]), 1e-12)
     rates = _rates(state, sums, span, now)
     rate, sent = float(rates[:, 1].mean()), float(rates[:, 0].sum())
+    learned = any(row[5] for row in state.total.values())
     named = ranks.members[slowest]
+    rows = evenly(range(len(ranks.members)))
     busiest = ranks.members[int(np.argmax(busy))]
     waited = percent(float(1 - busy.mean()))
     return {
         "n": ranks.n,
         "empty": False,
         "live": ranks.live,
-        "ranks": list(ranks.members),
+        "ranks": [ranks.members[i] for i in rows],
         "figures": [
             [number(rate), "rounds/s"],
             [f"{size(sent)}/s", "sent"],
-            [waited, "waiting"],
+            [number(float(rates[:, 2].sum())), "samples/s"] if learned else [waited, "waiting"],
         ],
-        "shares": [[round(float(x), 3) for x in row] for row in shares],
+        "shares": [[round(float(x), 3) for x in shares[i]] for i in rows],
         "busiest": busiest,
-        "rates": [[number(rounds), f"{size(nbytes)}/s"] for nbytes, rounds in rates],
+        "rates": [[number(rounds), f"{size(nbytes)}/s"] for nbytes, rounds, _ in rates[list(rows)]],
         "loss": f"straggler loss {percent(loss)}" if len(compute) > 1 else "",
         "culprit": f"rank {named} computes longest" if len(compute) > 1 and loss >= 0.05 else "",
         "slowest": [ranks.members[i] for i in np.argsort(-compute)[:5]],

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Generator
 from typing import Any, Generic, TypeVar
 
+from ifog.background import Background
 from ifog.errors import DeadlineError, PeerFailedError
 from ifog.numbers import named
 from ifog.telemetry import WaitEvent, now
@@ -18,6 +19,7 @@ from ifog.transport.base import Transport
 
 __all__ = ["Handle", "Moving", "Operation", "Progress"]
 
+_OTHERS_EVERY = 4  # fruitless polls between two looks at the other operations
 _LOOK_EVERY = 32  # fruitless polls between two looks at the clock
 T = TypeVar("T")
 Operation = Generator[tuple[int, ...], None, T]
@@ -52,8 +54,9 @@ class Handle(Generic[T]):
     def begin(self, steps: Operation[T]) -> None:
         """Enter the operation among those under way and post its first messages."""
         self._steps = steps
-        self._progress.active[id(self)] = self
-        self.advance()
+        with self._progress.lock:
+            self._progress.active[id(self)] = self
+            self.advance()
 
     def advance(self) -> None:
         """Move the operation as far as it goes without waiting."""
@@ -115,6 +118,8 @@ class Progress:
         untold: those that failed and whose error nobody has seen.
         patience: the seconds after which a wait is given up, or None.
         thread: where the rank's own code runs.
+        lock: held by whoever moves operations forward; their bodies run under it.
+        background: moves them forward while the rank computes, if asked to.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -125,11 +130,19 @@ class Progress:
         self.untold: dict[int, Handle[Any]] = {}
         self.patience: float | None = None
         self.thread = threading.get_ident()
+        self.lock = threading.RLock()
+        self.background = Background(self)
+
+    @property
+    def moving(self) -> bool:
+        """Whether bytes of any operation under way are on their way here."""
+        return any(isinstance(handle.peers, Moving) for handle in list(self.active.values()))
 
     def advance(self) -> None:
         """Move every operation as far as it goes without waiting."""
-        for handle in list(self.active.values()):
-            handle.advance()
+        with self.lock:
+            for handle in list(self.active.values()):
+                handle.advance()
 
     def wait(self, handle: Handle[Any]) -> None:
         """Return once ``handle`` has finished; a signal handler may raise out of it."""
@@ -138,12 +151,13 @@ class Progress:
         polls = 0
         try:
             while True:
-                if len(self.active) == 1:
+                with self.lock:
                     handle.advance()
-                else:
-                    self.advance()
                 if handle.finished:
                     return
+                # The others may be many, and each look at all of them takes its time.
+                if len(self.active) > 1 and polls % _OTHERS_EVERY == 0:
+                    self.advance()
                 polls += 1
                 self._transport.idle(polls)
                 if self.patience is not None and polls % _LOOK_EVERY == 0:
@@ -187,8 +201,9 @@ class Progress:
 
     def fail_all(self, error: BaseException) -> None:
         """End every operation under way with ``error``."""
-        for handle in list(self.active.values()):
-            handle.fail(error)
+        with self.lock:
+            for handle in list(self.active.values()):
+                handle.fail(error)
 
 
 def _wait_of(handle: Handle[Any] | None, rank: int) -> WaitEvent | None:

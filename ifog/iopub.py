@@ -21,7 +21,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WaitEvent, decode, encode, now
+from ifog.telemetry import (
+    CellEnd,
+    CellStart,
+    Event,
+    GraphEvent,
+    LostEvent,
+    WaitEvent,
+    decode,
+    encode,
+    now,
+)
 
 __all__ = ["MESSAGE", "IOPubSink", "events_of"]
 
@@ -86,7 +96,9 @@ class IOPubSink:
                 return
             kept = _thinned(events)
             lost = len(events) - len(kept)
-            self.lost += lost
+            if lost:
+                self.lost += lost
+                kept.insert(0, LostEvent(self._rank, now(), lost))
             rows = pickle.dumps([encode(event) for event in kept], pickle.HIGHEST_PROTOCOL)
             digest = hashlib.sha256(rows).hexdigest()
             content = {"rank": self._rank, "count": len(kept), "lost": lost, "sha256": digest}

@@ -28,6 +28,7 @@ Real: TypeAlias = npt.NDArray[np.floating]
 _HALF = (torch.float16, torch.bfloat16)
 _PIECE = 1 << 20  # bytes of one tensor that are summed at a time, measured from 16 to 100 MB
 Pieces = Sequence[torch.Tensor]
+_FEW = 1 << 16  # products in a round that are not worth a second thread
 _QUIETLY = threading.Lock()
 _HAS_MKL: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call] # torch's
 
@@ -151,7 +152,8 @@ class Product:
     @torch.no_grad()
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[width, ...] -> [rows, ...], a new tensor of the same dtype and device."""
-        dtype = accumulation_dtype(x.dtype)
+        few = x.is_cpu and len(self._column) * x.numel() < _FEW * len(x)
+        dtype = torch.float64 if few else accumulation_dtype(x.dtype)
         key = (dtype, x.device)
         if key not in self._ready:
             self._ready[key] = self._kernel(*key)
@@ -161,14 +163,19 @@ class Product:
     def _kernel(self, dtype: torch.dtype, device: torch.device) -> Callable[[Tensor], Tensor]:
         first, column = self._first.to(device), self._column.to(device)
         weight = self._weight.to(device, dtype)
-        if dtype is torch.float64 and (device.type != "cpu" or _HAS_MKL):
-            matrix = _csr(first, column, weight, self._shape)
-            return lambda flat: matrix @ flat
-        # Gather and weighted sum in one pass; torch has no vector instructions for doubles here.
         starts = first[:-1]
-        return lambda flat: embedding_bag(
-            column, flat, starts, mode="sum", per_sample_weights=weight
-        )
+
+        def gathered(flat: Tensor) -> Tensor:
+            # Gather and weighted sum in one pass.
+            return embedding_bag(column, flat, starts, mode="sum", per_sample_weights=weight)
+
+        if dtype is not torch.float64 or (device.type == "cpu" and not _HAS_MKL):
+            return gathered
+        # For doubles that pass has no vector instructions, but it is the only one that leaves the
+        # other threads alone where there is little to do.
+        matrix = _csr(first, column, weight, self._shape)
+        few = _FEW // max(len(column), 1)
+        return lambda flat: gathered(flat) if flat.shape[1] < few else matrix @ flat
 
 
 def _csr(first: Tensor, column: Tensor, weight: Tensor, shape: tuple[int, int]) -> Tensor:

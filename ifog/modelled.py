@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ifog.cost import RoundTimes
+from ifog.durations import RoundTimes
 from ifog.links import Links, Real
 from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, OpEvent, WatchEvent
 from ifog.watching import SAMPLE

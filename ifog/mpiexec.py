@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ifog.errors import ClusterStartError
 
-__all__ = ["cores", "environment", "flags", "mpiexec"]
+__all__ = ["cores", "environment", "flags", "mpiexec", "search_path"]
 
 _ALWAYS = (
     ("--with-ft", "ulfm"),
@@ -87,7 +87,7 @@ def environment(n: int, given: Mapping[str, str] | None = None) -> dict[str, str
             threads and the allocator is kept.
     """
     given = os.environ if given is None else given
-    added = {}
+    added = {"PATH": search_path(given)}
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         added["OMPI_ALLOW_RUN_AS_ROOT"] = added["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
     fair = str(max(1, cores() // max(1, n)))
@@ -97,6 +97,16 @@ def environment(n: int, given: Mapping[str, str] | None = None) -> dict[str, str
         **{name: given.get(name) or threads for name in _THREADS},
         **{name: given.get(name) or size for name, size in _ALLOCATOR.items()},
     }
+
+
+def search_path(given: Mapping[str, str]) -> str:
+    """The caller's ``PATH`` behind the folder of this Python, as in an activated environment.
+
+    So that programs and what they start, ``mpirun`` among it, come from one environment.
+    """
+    beside = str(Path(sys.executable).parent)
+    path = given.get("PATH") or os.defpath
+    return path if path.split(os.pathsep)[0] == beside else f"{beside}{os.pathsep}{path}"
 
 
 def cores() -> int:

@@ -13,11 +13,11 @@ import torch
 
 from ifog.context import Context, current
 from ifog.errors import ArgumentError
-from ifog.exchange import Arrivals, Parcel, blocked, exchange, tag_of
+from ifog.exchange import Arrivals, Parcel, blocked, exchange, room, tag_of
 from ifog.handle import Handle, Operation
 from ifog.telemetry import OpEvent, now
 
-__all__ = ["Body", "Outcome", "host", "launch", "others_of", "rows", "to_all"]
+__all__ = ["Body", "Outcome", "host", "launch", "others_of", "rows", "staged", "to_all"]
 
 
 class Outcome(NamedTuple):
@@ -84,7 +84,7 @@ def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Op
         outcome = yield from body(context, tag_of(key))
     finally:
         context.in_flight.discard(key)
-    waited = blocked(handle, outcome.arrivals, t0)
+    waited = blocked(handle, outcome.arrivals)
     context.finished(handle.op, handle.step, outcome.nbytes, waited)
     if context.sink is not None:
         context.sink.write(
@@ -119,12 +119,22 @@ def _arrived(outcome: Outcome) -> tuple[float, ...]:
 
 
 def host(x: Any, op: str) -> torch.Tensor:
-    """The tensor's values, contiguous and in host memory; shared with it where possible."""
+    """The tensor's values, contiguous and in host memory; shared with it where possible.
+
+    Those of a device go straight to where neighbours can read them.
+    """
     if not isinstance(x, torch.Tensor):
         raise ArgumentError(f"{op} needs a torch tensor, got {type(x).__name__}")
     if not x.requires_grad and x.is_cpu and x.is_contiguous():
         return x
-    return x.detach().contiguous().cpu()
+    return x.detach().contiguous() if x.is_cpu else staged(x.detach())
+
+
+def staged(x: torch.Tensor) -> torch.Tensor:
+    """A copy of ``x`` in host memory that can be lent, contiguous."""
+    if not x.numel():
+        return torch.empty(x.shape, dtype=x.dtype, device="cpu")
+    return room(current().transport, x.shape, x.dtype).copy_(x)
 
 
 def others_of(context: Context) -> list[int]:

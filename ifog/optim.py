@@ -13,12 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ifog import gradients
+from ifog.context import current
 from ifog.errors import ArgumentError
 from ifog.flat import Bucket, FlatParameters
 from ifog.mixing import Mixer, Mixing
-from ifog.optim_arguments import named, require_combinable, require_usable
+from ifog.optim_arguments import named, require_combinable, require_unchanged, require_usable
 from ifog.parameters import require_same
-from ifog.pipeline import Pipeline, step_on
+from ifog.pipeline import Pipeline, Relay, step_on
 
 __all__ = ["DecentralizedOptimizer"]
 
@@ -128,8 +130,10 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         kept = [x for x in buffers if x.is_floating_point()]
         self._layout = FlatParameters([x for x, _ in trained], [name for _, name in trained])
         self._buffers = FlatParameters(kept, [f"buffer {place}" for place in range(len(kept))])
-        self._pipeline = None
-        if overlap and order != "awc":
+        self._pipeline = self._relay = None
+        if overlap and order == "awc":
+            self._relay = Relay(self._layout)
+        elif overlap:
             self._pipeline = Pipeline(self._layout, self._start_bucket, self._is_next_due)
         settings = [f"order {order}, every {every}, mix_state {self._mix_state}"]
         described = [*settings, *self._layout.describe(), *self._buffers.describe()]
@@ -158,24 +162,27 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._require_unchanged()
+        self._link()
+        require_unchanged(self.optimizer, self._all)
+        self._layout.require_in_place()
+        self._buffers.require_in_place()
         overflowed = self._unscale()
         self._steps += 1
         due = self._is_due()
-        if due and self.order != "atc":
-            self.synchronize()
-        self._synchronized = False
+        if due and not self._synchronized and self._relay is None:
+            self._mix_now()
         if self.order == "gradient" and hasattr(self, "found_inf"):
             overflowed = not self._finite()  # the gradient is no longer this rank's alone
-        if self._pipeline is not None and due and self.order == "atc":
+        if self._relay is not None:
+            self._pass_on(self._relay, due and not self._synchronized, overflowed)
+        elif self._pipeline is not None and due and self.order == "atc":
             self._finish_steps(self._pipeline)
         elif not overflowed:
             self._update()
+        self._synchronized = False
         if self._pipeline is None and due and self.order == "atc":
             self._begin()
             self._install()
-        if self.overlap and self.order == "awc" and self._is_next_due():
-            self._begin()
         return loss
 
     @torch.no_grad()
@@ -183,20 +190,12 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """Do now what the next ``step`` would mix before its local update; it then mixes no more.
 
         With ``gradient`` the gradients are the mixed ones afterwards, to be clipped or looked at.
-        With ``awc`` the parameters are. With ``atc`` there is nothing to do. Every rank must call
-        it or none.
+        With ``awc`` the parameters are. With ``atc``, or before a local step, there is nothing to
+        do. Every rank must call it or none.
         """
-        if self._synchronized or self.order == "atc":
-            return
-        if self._pipeline is not None:
-            self._finish_gradients(self._pipeline)
-        elif self.order == "gradient":
-            self._mix_gradients()
-        else:
-            if self._under_way is None:
-                self._begin()
-            self._install()
-        self._synchronized = True
+        if self._is_next_due() and not self._synchronized and self.order != "atc":
+            self._mix_now()
+            self._synchronized = True
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -208,6 +207,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.wait()
+        if self._relay is not None:
+            self._relay.drop()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, mixed ones too."""
@@ -268,7 +269,52 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         """Start to mix parameters, and what goes with them."""
         state = [flat for key in self._mix_state for flat in self._gathered_state(key)]
         xs = [*self._layout.flats, *self._buffers.flats, *state]
-        self._under_way = self._mixer().start(*xs)
+        self._under_way = self._start(*xs)
+
+    def _start(self, *xs: Tensor) -> Mixing:
+        """Start to mix; with ``overlap`` it goes on while this rank computes, if that can gain."""
+        mixing = self._mixer().start(*xs)
+        if self.overlap:
+            context = current()
+            between_machines = len(set(context.transport.machines)) > 1
+            if between_machines or any(device.type != "cpu" for device, _ in self._layout.kinds):
+                context.progress.background.serve()
+        return mixing
+
+    def _mix_now(self) -> None:
+        """Mix what the local update is to start from."""
+        if self._pipeline is not None and self.order == "gradient":
+            self._finish_gradients(self._pipeline)
+        elif self.order == "gradient":
+            self._mix_gradients()
+        elif self._relay is not None:
+            self._begin_relay(self._relay)
+            self._rounds += 1
+            for bucket in self._relay.buckets:
+                self._layout.stretch(bucket).copy_(self._relay.take(bucket))
+        elif self.order == "awc":
+            if self._under_way is None:
+                self._begin()
+            self._install()
+
+    def _begin_relay(self, relay: Relay) -> None:
+        if not relay.under_way:
+            for bucket in relay.buckets:
+                relay.put(bucket, self._start(self._layout.stretch(bucket)))
+
+    def _pass_on(self, relay: Relay, due: bool, overflowed: bool) -> None:
+        """Take each bucket's mean, step on it, and send it off again while the others arrive."""
+        if due:
+            self._begin_relay(relay)
+            self._rounds += 1
+        for bucket in relay.buckets:
+            stretch = self._layout.stretch(bucket)
+            if due:
+                stretch.copy_(relay.take(bucket))
+            if not overflowed:
+                step_on(self.optimizer, self._layout.of(bucket))
+            if self._is_next_due():
+                relay.put(bucket, self._start(stretch))
 
     def _install(self) -> None:
         """Wait for what was started and take it."""
@@ -300,49 +346,29 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         return self._layout.gathered(self._state_tensors(key))
 
     def _mix_gradients(self) -> None:
-        """Replace gradients by mixed ones; None stays where none of those mixed has one."""
-        tensors = self._layout.tensors
-        for place, x in enumerate(tensors):
-            if x.grad is not None and x.grad.layout != torch.strided:
-                raise ArgumentError(
-                    f"{self._layout.name(place)} has a sparse gradient, which order='gradient' "
-                    "cannot mix; use order='atc', or sparse=False in the embedding"
-                )
-        # Who has a gradient travels behind the gradients, in the same message.
-        flats = self._layout.gathered([x.grad for x in tensors], extra=len(tensors))
-        flats[0][-len(tensors) :] = torch.tensor([float(x.grad is not None) for x in tensors])
+        """Replace gradients by mixed ones."""
+        flats = gradients.flattened(self._layout)
         mixed = _tuple(self._mixer()(*flats, *self._buffers.flats))
         self._rounds += 1
+        gradients.restore(self._layout, mixed[: len(flats)])
         self._buffers.assign(mixed[len(flats) :])
-        there = mixed[0][-len(tensors) :].tolist()
-        for x, gradient, any_ in zip(tensors, self._layout.views(mixed), there, strict=False):
-            x.grad = gradient if any_ else None
 
     def _start_bucket(self, bucket: Bucket) -> Mixing:
         """Send the bucket's gradients off or, for ``atc``, step on it and send that."""
-        tensors = [self._layout.tensors[place] for place in bucket.places]
-        flat = self._layout.flats[bucket.which]
         if self.order == "atc":
-            step_on(self.optimizer, set(tensors))
-            return self._mixer().start(flat[bucket.start : bucket.stop])
-        gradients = flat.new_zeros(bucket.stop - bucket.start + len(tensors))
-        for view, x in zip(self._layout.views_in(bucket, gradients), tensors, strict=True):
-            if x.grad is not None:
-                view.copy_(x.grad)
-        gradients[-len(tensors) :] = torch.tensor([float(x.grad is not None) for x in tensors])
-        return self._mixer().start(gradients)
+            step_on(self.optimizer, self._layout.of(bucket))
+            return self._start(self._layout.stretch(bucket))
+        like = self._layout.flats[bucket.which]
+        return self._start(gradients.flattened_bucket(self._layout, bucket, like))
 
     def _finish_steps(self, pipeline: Pipeline) -> None:
         for bucket, mixed in pipeline.results():
-            self._layout.flats[bucket.which][bucket.start : bucket.stop].copy_(mixed)
+            self._layout.stretch(bucket).copy_(mixed)
         self._rounds += 1
 
     def _finish_gradients(self, pipeline: Pipeline) -> None:
         for bucket, mixed in pipeline.results():
-            there = mixed[-len(bucket.places) :].tolist()
-            views = self._layout.views_in(bucket, mixed)
-            for place, gradient, any_ in zip(bucket.places, views, there, strict=True):
-                self._layout.tensors[place].grad = gradient if any_ else None
+            gradients.restore_bucket(self._layout, bucket, mixed)
         self._rounds += 1
 
     def _unscale(self) -> bool:
@@ -365,26 +391,6 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def _finite(self) -> bool:
         gradients = [x.grad for x in self._layout.tensors if x.grad is not None]
         return all(bool(gradient.isfinite().all()) for gradient in gradients)
-
-    def _require_unchanged(self) -> None:
-        self._link()
-        now = [x for group in self.param_groups for x in group["params"]]
-        if len(now) != len(self._all) or any(
-            x is not known for x, (known, *_) in zip(now, self._all, strict=True)
-        ):
-            raise ArgumentError(
-                f"the optimizer had {len(self._all)} parameters and has others now ({len(now)}); "
-                "make a new DecentralizedOptimizer around it after adding or replacing some"
-            )
-        for x, trained, name in self._all:
-            if x.requires_grad != trained:
-                verb = "frozen" if trained else "unfrozen"
-                raise ArgumentError(
-                    f"{name} was {verb} after the optimizer was made; make a new "
-                    "DecentralizedOptimizer around the torch optimizer, on every rank"
-                )
-        self._layout.require_in_place()
-        self._buffers.require_in_place()
 
 
 def _tuple(mixed: Any) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import networkx as nx
@@ -11,7 +12,7 @@ from torch import Tensor
 from ifog.errors import ArgumentError
 from ifog.mixing import Mixer
 
-__all__ = ["named", "require_combinable", "require_usable"]
+__all__ = ["named", "require_combinable", "require_unchanged", "require_usable"]
 
 ORDERS = ("atc", "awc", "gradient")
 
@@ -81,3 +82,32 @@ def require_combinable(mix: Any, order: str, mix_state: Any, buffers: bool, over
             f"{what}: this mixer waits for nobody, so there is nothing to overlap with; leave "
             "overlap out"
         )
+
+
+def require_unchanged(
+    optimizer: torch.optim.Optimizer, known: Sequence[tuple[Tensor, bool, str]]
+) -> None:
+    """Refuse to go on with other parameters than those there were, or others of them trained.
+
+    Args:
+        optimizer: the wrapped one.
+        known: its parameters as they were, whether each required a gradient, and its name.
+
+    Raises:
+        ArgumentError: some were added, replaced, frozen or unfrozen.
+    """
+    now = [x for group in optimizer.param_groups for x in group["params"]]
+    if len(now) != len(known) or any(
+        x is not before for x, (before, *_) in zip(now, known, strict=True)
+    ):
+        raise ArgumentError(
+            f"the optimizer had {len(known)} parameters and has others now ({len(now)}); "
+            "make a new DecentralizedOptimizer around it after adding or replacing some"
+        )
+    for x, trained, name in known:
+        if x.requires_grad != trained:
+            verb = "frozen" if trained else "unfrozen"
+            raise ArgumentError(
+                f"{name} was {verb} after the optimizer was made; make a new "
+                "DecentralizedOptimizer around the torch optimizer, on every rank"
+            )

@@ -1,12 +1,14 @@
-"""Buckets of parameters that are mixed while the backward pass still computes the others.
+"""Buckets of parameters that are mixed while the ranks compute, or step on others.
 
-A bucket is on its way as soon as all its gradients are there. Ranks start the buckets in one
-order, from the last layers to the first, whatever the order in which their gradients came.
+In a ``Pipeline`` a bucket is on its way as soon as all its gradients are there, while the backward
+pass still computes others. In a ``Relay`` it is on its way from one step to the next, and one
+bucket is stepped on while the next ones still arrive, so that the wire never rests. Ranks start
+the buckets in one order, from the last layers to the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from weakref import ref
 
@@ -17,7 +19,9 @@ from ifog.errors import ArgumentError
 from ifog.flat import Bucket, FlatParameters
 from ifog.mixing import Mixing
 
-__all__ = ["Pipeline", "step_on"]
+__all__ = ["NBYTES", "Pipeline", "Relay", "step_on"]
+
+NBYTES = 1 << 22  # of a bucket, at least, where there is more than one
 
 
 class _UnderWay(NamedTuple):
@@ -32,7 +36,6 @@ class Pipeline:
         layout: of the parameters.
         start: sends a bucket off; called for each, once a step, in the same order on every rank.
         due: whether the step after this backward pass mixes.
-        nbytes: of a bucket, at least, where there is more than one.
     """
 
     def __init__(
@@ -40,10 +43,8 @@ class Pipeline:
         layout: FlatParameters,
         start: Callable[[Bucket], Mixing],
         due: Callable[[], bool],
-        *,
-        nbytes: int = 1 << 22,
     ) -> None:
-        self.buckets = layout.buckets(nbytes)
+        self.buckets = layout.buckets(NBYTES)
         self._layout = layout
         self._start = start
         self._due = due
@@ -105,8 +106,44 @@ class Pipeline:
             hook.remove()
 
 
-def step_on(optimizer: torch.optim.Optimizer, chosen: set[Tensor]) -> None:
+class Relay:
+    """Holds what becomes of each bucket from one step to the next.
+
+    Args:
+        layout: of the parameters.
+    """
+
+    def __init__(self, layout: FlatParameters) -> None:
+        self.buckets = layout.buckets(NBYTES)
+        self._under_way: dict[Bucket, Mixing] = {}
+
+    @property
+    def under_way(self) -> bool:
+        """Whether anything is."""
+        return bool(self._under_way)
+
+    def put(self, bucket: Bucket, mixing: Mixing) -> None:
+        """Keep what was started until it is taken."""
+        self._under_way[bucket] = mixing
+
+    def take(self, bucket: Bucket) -> Tensor:
+        """Wait for what the bucket becomes."""
+        try:
+            mixed: Tensor = self._under_way.pop(bucket).wait()
+        except BaseException:
+            self._under_way.clear()  # nobody sends the rest any more
+            raise
+        return mixed
+
+    def drop(self) -> None:
+        """Wait for all that is under way, and forget it."""
+        for bucket in list(self._under_way):
+            self.take(bucket)
+
+
+def step_on(optimizer: torch.optim.Optimizer, tensors: Iterable[Tensor]) -> None:
     """Let the optimizer step on these parameters only."""
+    chosen = set(tensors)
     before = [group["params"] for group in optimizer.param_groups]
     try:
         for group, params in zip(optimizer.param_groups, before, strict=True):

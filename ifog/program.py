@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ifog.errors import ArgumentError
+from ifog.mpiexec import search_path
 
 __all__ = ["Program", "of_module", "of_words"]
 
@@ -55,9 +56,7 @@ def of_words(words: Sequence[str]) -> Program:
     name = words[0]
     if name.endswith((".py", ".pyw")):
         return _of_script(words, ())
-    # Beside this Python first: without an activated environment, PATH leads to another one's.
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which(name, path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+    found = shutil.which(name, path=search_path(os.environ))
     if found is None:
         hint = f"; to run it with Python, name it {name}.py" if Path(name).is_file() else ""
         raise ArgumentError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from ifog.telemetry import (
@@ -12,6 +13,7 @@ from ifog.telemetry import (
     DeathEvent,
     Event,
     GraphEvent,
+    LostEvent,
     OpEvent,
     WaitEvent,
 )
@@ -19,9 +21,11 @@ from ifog.telemetry import (
 __all__ = ["STALL", "Ranks", "fate", "is_mixing", "rank_state", "track"]
 
 STALL = 1.0  # seconds a wait may take before it is called a stall
+_STEP = 0.01  # seconds after which that average is taken anew
 _MEMORY = 0.5  # seconds over which "what a rank mostly does" is averaged
 
 
+@cache
 def is_mixing(op: str) -> bool:
     """Whether an operation is a round: an average over neighbours, not a collective."""
     return op.startswith(("neighbor_", "hierarchical_", "pair_"))
@@ -31,9 +35,11 @@ def is_mixing(op: str) -> bool:
 class Ranks:
     """What each rank does in the newest cell.
 
-    ``shares`` are the parts of the last half second spent computing, transferring and waiting,
-    ``busy_until`` when the rank's last operation ended. ``freed`` holds the last wait of each rank
-    whose cell ended before its wait did, ``gone`` the ranks without a process, in any cell.
+    ``shares`` are the parts of the last half second spent computing, transferring and waiting, to
+    which ``spent``, the seconds since, are added now and then; ``busy_until`` when the rank's last
+    operation ended. ``freed`` holds the last wait of each rank whose cell ended before its wait
+    did, ``gone`` the ranks without a process, in any cell, ``told`` the part of ``lost`` that ranks
+    of the cell have told already.
     """
 
     n: int = 0
@@ -42,10 +48,12 @@ class Ranks:
     started: float = math.inf
     last: float = 0.0
     lost: int = 0
+    told: dict[int, int] = field(default_factory=dict)
     cell: dict[int, int] = field(default_factory=dict)
     rounds: dict[int, int] = field(default_factory=dict)
     busy_until: dict[int, float] = field(default_factory=dict)
     shares: dict[int, tuple[float, float, float]] = field(default_factory=dict)
+    spent: dict[int, list[float]] = field(default_factory=dict)
     waits: dict[int, WaitEvent] = field(default_factory=dict)
     ended: dict[int, str] = field(default_factory=dict)
     ends: dict[int, CellEnd] = field(default_factory=dict)
@@ -80,7 +88,14 @@ def _start(ranks: Ranks, event: CellStart) -> None:
         ranks.seq, ranks.members, ranks.started = event.seq, event.ranks, event.t
         ranks.last = event.t
         tables: tuple[dict[int, Any], ...]
-        tables = (ranks.rounds, ranks.busy_until, ranks.shares, ranks.waits, ranks.ended)
+        tables = (
+            ranks.rounds,
+            ranks.busy_until,
+            ranks.shares,
+            ranks.spent,
+            ranks.waits,
+            ranks.ended,
+        )
         for table in (*tables, ranks.ends, ranks.freed):
             table.clear()
         ranks.blamed.clear()
@@ -101,7 +116,7 @@ def _end(ranks: Ranks, event: CellEnd) -> None:
     if peer is not None and peer not in ranks.ended:
         ranks.blamed.add(peer)
     ranks.rounds[event.rank] = max(ranks.rounds.get(event.rank, 0), event.rounds)
-    ranks.lost += event.lost
+    ranks.lost += max(event.lost - ranks.told.pop(event.rank, 0), 0)
     wait = _cut(ranks.waits.pop(event.rank, None), event)
     if wait is not None:
         ranks.freed[event.rank] = wait
@@ -119,21 +134,42 @@ def _cut(noted: WaitEvent | None, event: CellEnd) -> WaitEvent | None:
 
 
 def _operate(ranks: Ranks, event: OpEvent) -> None:
-    rank = event.rank
-    since = ranks.busy_until.get(rank, event.t0)
-    compute = max(event.t0 - since, 0.0)
-    wait = min(event.wait, max(event.t1 - max(event.t0, since), 0.0))
-    total = max(event.t1 - min(event.t0, since), 1e-9)
+    # Every fold does this for every operation, so it is written for speed.
+    rank, _, step, op, _, t0, t1, waited, *_ = event
+    since = ranks.busy_until.get(rank, t0)
+    begun = t0 if t0 > since else since
+    spent = ranks.spent.get(rank)
+    if spent is None:
+        spent = ranks.spent[rank] = [0.0, 0.0, 0.0]
+    if t1 > begun:
+        wait = waited if waited < t1 - begun else t1 - begun
+        spent[2] += wait
+        spent[1] += t1 - begun - wait
+    spent[0] += begun - since
+    if rank not in ranks.shares or spent[0] + spent[1] + spent[2] > _STEP:
+        _average(ranks, rank, spent)
+    if t1 > since:
+        ranks.busy_until[rank] = t1
+    else:
+        ranks.busy_until[rank] = since
+    if rank in ranks.waits and _ends_wait(ranks.waits[rank], event):
+        del ranks.waits[rank]
+    if is_mixing(op) and step >= ranks.rounds.get(rank, 0):
+        ranks.rounds[rank] = step + 1
+
+
+def _average(ranks: Ranks, rank: int, spent: list[float]) -> None:
+    """Add the seconds ``spent`` to the shares of the last half second."""
+    total = max(sum(spent), 1e-9)
     keep = math.exp(-total / _MEMORY)
     new = (1.0 - keep) / total
     a, b, c = ranks.shares.get(rank, (1.0, 0.0, 0.0))
-    spent = compute * new, (total - compute - wait) * new, wait * new
-    ranks.shares[rank] = a * keep + spent[0], b * keep + spent[1], c * keep + spent[2]
-    ranks.busy_until[rank] = max(since, event.t1)
-    if _ends_wait(ranks.waits.get(rank), event):
-        ranks.waits.pop(rank, None)
-    if is_mixing(event.op) and event.step >= ranks.rounds.get(rank, 0):
-        ranks.rounds[rank] = event.step + 1
+    ranks.shares[rank] = (
+        a * keep + spent[0] * new,
+        b * keep + spent[1] * new,
+        c * keep + spent[2] * new,
+    )
+    spent[:] = (0.0, 0.0, 0.0)
 
 
 def _die(ranks: Ranks, event: DeathEvent) -> bool:
@@ -154,6 +190,11 @@ def _ends_wait(wait: WaitEvent | None, event: OpEvent) -> bool:
 
 def track(ranks: Ranks, event: Event) -> bool:
     """Follow one event; whether it belongs to the newest cell."""
+    rank = event.rank
+    if type(event) is OpEvent and rank in ranks.members and ranks.cell.get(rank) == ranks.seq:
+        _operate(ranks, event)
+        ranks.last = max(ranks.last, event.t1)
+        return True
     if isinstance(event, GraphEvent):
         ranks.n = max(ranks.n, event.n)
         return True
@@ -161,23 +202,31 @@ def track(ranks: Ranks, event: Event) -> bool:
         return _die(ranks, event)
     if isinstance(event, CellStart):
         _start(ranks, event)
-    elif ranks.cell.setdefault(event.rank, ranks.seq or 0) != (ranks.seq or 0):
+    elif ranks.cell.setdefault(rank, ranks.seq or 0) != (ranks.seq or 0):
         return False
-    if event.rank not in ranks.members:  # the log's beginning was lost, or an older cell goes on
-        if ranks.cell[event.rank] != (ranks.seq or 0):
+    if rank not in ranks.members:  # the log's beginning was lost, or an older cell goes on
+        if ranks.cell[rank] != (ranks.seq or 0):
             return False
-        ranks.members = tuple(sorted({*ranks.members, event.rank}))
-        ranks.n = max(ranks.n, event.rank + 1)
+        ranks.members = tuple(sorted({*ranks.members, rank}))
+        ranks.n = max(ranks.n, rank + 1)
+    _take(ranks, event)
+    return True
+
+
+def _take(ranks: Ranks, event: Event) -> None:
+    """What an event of the newest cell changes."""
     if isinstance(event, OpEvent):
         _operate(ranks, event)
         ranks.last = max(ranks.last, event.t1)
-        return True
+        return
     ranks.last = max(ranks.last, event.t)
     if isinstance(event, CellEnd):
         _end(ranks, event)
+    elif isinstance(event, LostEvent):
+        ranks.lost += event.events
+        ranks.told[event.rank] = ranks.told.get(event.rank, 0) + event.events
     elif isinstance(event, WaitEvent) and event.t >= ranks.busy_until.get(event.rank, 0.0):
         ranks.waits[event.rank] = event
-    return True
 
 
 def rank_state(ranks: Ranks, rank: int, now: float) -> str:

@@ -25,7 +25,7 @@ from ifog.affine import Affine, analysed
 from ifog.algorithms.base import Algorithm
 from ifog.channels import Churn, Weather
 from ifog.compression import Codec
-from ifog.cost import CostModel
+from ifog.durations import CostModel
 from ifog.errors import ArgumentError
 from ifog.links import Links, as_links
 from ifog.progress import Progress

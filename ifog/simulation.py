@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ifog.algorithms.base import Algorithm, Both, State
 from ifog.channels import Channel, Presence, Weather, frozen
-from ifog.cost import Clocks, CostModel
+from ifog.durations import Clocks, CostModel
 from ifog.links import Links
 from ifog.modelled import Recorder
 from ifog.rounds import Schedule, links_of

@@ -13,13 +13,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ifog.weights import spectral_rate
+from ifog.weights import effective_neighbors, spectral_rate
 
-__all__ = ["Prediction", "contraction_rate", "matrix_of_rows"]
+__all__ = [
+    "Prediction",
+    "contraction_rate",
+    "is_closed",
+    "matrix_of_rows",
+    "neighbors_of",
+    "strays",
+]
 
 POINTS = 2000  # kept of a curve; beyond that every second one is dropped
 _EXACT, _CLEAR = 1e-12, 1e-6  # exact: the product falls from above the one to below the other
 _LARGEST = 64  # ranks up to which products are formed
+_COUNTED = 128  # ranks up to which effective neighbours are computed
 _EIGEN = 512  # ranks up to which eigenvalues are computed
 _TRUST = 1e-13  # products below this are rounding
 
@@ -37,11 +45,41 @@ def matrix_of_rows(rows: Sequence[Row], members: Sequence[int]) -> np.ndarray:
     return matrix
 
 
+def is_closed(rows: Sequence[Row], members: Sequence[int]) -> bool:
+    """Whether these are rows of a matrix over ``members``: one of each, and no sender outside.
+
+    They are not where the beginning of a run was lost, until every rank has been heard of.
+    """
+    return len(rows) == len(members) and all(
+        len(weights) == len(sources) + 1 and set(sources) <= set(members)
+        for sources, weights in rows
+    )
+
+
+def strays(
+    rows: Sequence[Row], members: Sequence[int], before: np.ndarray, after: np.ndarray, slack: float
+) -> list[int]:
+    """The ranks whose values ``after`` a round, [n, ...], are not W times those ``before`` it."""
+    with np.errstate(all="ignore"):
+        off = np.abs(after - matrix_of_rows(rows, members) @ before).max(axis=1)
+    return [rank for rank, far in zip(members, off, strict=True) if not far <= slack]
+
+
+def neighbors_of(matrix: np.ndarray) -> float | None:
+    """Effective neighbours where they are defined, rows or columns summing to 1; None elsewhere."""
+    n = len(matrix)
+    sums = (matrix.sum(axis=1), matrix.sum(axis=0))
+    if n > _COUNTED or not any(np.allclose(side, 1.0, atol=1e-9) for side in sums):
+        return None
+    return effective_neighbors(matrix)
+
+
 class Prediction:
     """The factors by which rounds 1, 2, ... must have shrunk the error, kept for some of them.
 
     ``exact_after`` is the number of rounds after which the product is J, or None; ``constant``
-    tells whether all rounds used the same matrix, whose rate is then ``rate``.
+    tells whether all rounds used the same matrix, whose rate is then ``rate`` and whose effective
+    neighbours are ``near``.
     """
 
     def __init__(self) -> None:
@@ -52,6 +90,7 @@ class Prediction:
         self.constant = True
         self.normal = True
         self.rate: float | None = None
+        self.near: float | None = None
         self.broken = False
         self._plan: tuple[Row, ...] = ()
         self._matrix = np.zeros((0, 0))
@@ -91,6 +130,7 @@ class Prediction:
         if self.done == 0:
             self._product = np.eye(n)
             self.rate = spectral_rate(matrix)
+            self.near = neighbors_of(matrix)
             self.normal = bool(np.allclose(matrix @ matrix.T, matrix.T @ matrix, atol=1e-9))
         elif n > _LARGEST:
             self.broken = True

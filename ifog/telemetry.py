@@ -27,6 +27,9 @@ __all__ = [
     "EventLog",
     "GraphEvent",
     "JsonlSink",
+    "LawEvent",
+    "LogEvent",
+    "LostEvent",
     "OpEvent",
     "Sink",
     "Tee",
@@ -134,6 +137,37 @@ class WatchEvent(NamedTuple):
     sample: tuple[float, ...]
 
 
+class LogEvent(NamedTuple):
+    """Figures that the user's code gave to ``log``: (name, value) in the order of the call.
+
+    ``step`` counts the rank's earlier calls in the cell, ``round`` its finished rounds.
+    """
+
+    rank: int
+    t: float
+    step: int
+    round: int
+    values: tuple[tuple[str, float], ...]
+
+
+class LawEvent(NamedTuple):
+    """One rank's part of a law that the user's code had checked after ``step`` rounds.
+
+    ``left`` and ``right`` are glances at two tensors whose sums over ranks must be equal; with
+    ``owner`` >= 0, ``left`` is this rank's copy of that rank's tensor, all copies of which must be
+    equal, and ``right`` is empty. ``eps`` is the spacing of the dtype at 1.
+    """
+
+    rank: int
+    t: float
+    law: str
+    owner: int
+    step: int
+    eps: float
+    left: tuple[float, ...]
+    right: tuple[float, ...]
+
+
 class GraphEvent(NamedTuple):
     """The declared graph, sent by rank 0 when it is set: ``edges`` of (u, v, weight), u sends to v.
 
@@ -165,6 +199,14 @@ class WaitEvent(NamedTuple):
     line: int | None = None
 
 
+class LostEvent(NamedTuple):
+    """Rank ``rank`` dropped ``events`` events before ``t``, because they came too fast."""
+
+    rank: int
+    t: float
+    events: int
+
+
 class DeathEvent(NamedTuple):
     """The process of rank ``rank`` was found gone at ``t``, as noted by the notebook's side.
 
@@ -176,15 +218,29 @@ class DeathEvent(NamedTuple):
     cause: str
 
 
-Event = CellStart | CellEnd | OpEvent | WatchEvent | GraphEvent | WaitEvent | DeathEvent
+Event = (
+    CellStart
+    | CellEnd
+    | OpEvent
+    | WatchEvent
+    | LogEvent
+    | LawEvent
+    | GraphEvent
+    | WaitEvent
+    | LostEvent
+    | DeathEvent
+)
 
 _KINDS: dict[str, Any] = {
     "start": CellStart,
     "end": CellEnd,
     "op": OpEvent,
     "watch": WatchEvent,
+    "log": LogEvent,
+    "law": LawEvent,
     "graph": GraphEvent,
     "wait": WaitEvent,
+    "lost": LostEvent,
     "death": DeathEvent,
 }
 _NAMES: dict[type, str] = {cls: kind for kind, cls in _KINDS.items()}
@@ -254,6 +310,11 @@ class EventLog:
         with self._lock:
             self._events.extend(events)
             self._written += len(events)
+
+    def missed(self, cursor: int) -> int:
+        """How many events that were written after ``cursor`` have fallen out already."""
+        with self._lock:
+            return max(self._written - cursor - len(self._events), 0)
 
     def since(self, cursor: int) -> tuple[int, list[Event]]:
         """The new cursor and the events written after ``cursor`` that are still kept."""

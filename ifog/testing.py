@@ -120,8 +120,8 @@ def check_algorithm(
     """Check the laws that every algorithm keeps, by running this one.
 
     *Axis*: axis 0 of the State's tensors is the agents, and a step changes no State. *Single
-    oracle*: one gradient a step, at ``state.x``. *Locality*: agents meet in the mixer only.
-    *Innocence*: chance belongs to (seed, agent, step). *Conservation*: averaging keeps the sum.
+    oracle*: one gradient a step, at ``state.x``. *Innocence*: chance belongs to (seed, agent,
+    step). *Locality*: agents meet in the mixer only. *Conservation*: averaging keeps the sum.
     *Fixed point*, if ``exact``. *Equivalence*: ranks that host one agent or several compute what
     one process that hosts all of them does.
 
@@ -155,9 +155,9 @@ def check_algorithm(
     if not {"prox", "samples"} & set(algorithm.needs):
         check_oracle(algorithm, oracle, shape)
         done.append("single oracle")
-    check_locality(algorithm, oracle, shape, tolerance)
     check_innocence(algorithm, oracle, shape)
-    done += ["locality", "innocence"]
+    check_locality(algorithm, oracle, shape, tolerance)
+    done += ["innocence", "locality"]
     if conserved is not None:
         check_conservation(algorithm, _mixer(graph, MatrixMixer), shape, conserved)
         done.append("conservation")

@@ -24,6 +24,7 @@ __all__ = ["DRAWN", "Traffic", "fold_traffic", "view_traffic"]
 
 DRAWN = 64  # ranks above which the graph is a matrix, not a drawing
 _BINS = 128  # rows and columns of that matrix
+_PARTS = 24  # of the histogram below it
 _PLANS = 64  # rounds after which an edge that was not used again is forgotten
 _DECADES = 6  # colours span at least so many decades below the start
 
@@ -172,31 +173,47 @@ def view_traffic(state: Traffic, now: float) -> dict[str, Any]:
         return {"n": ranks.n, "empty": True, "say": "No topology set."}
     idle = _idle(state)
     states = [rank_state(ranks, rank, now) for rank in range(ranks.n)]
-    awaited = _mark_stall(ranks, states, now)
-    out, come = _bytes(state)
     view: dict[str, Any] = {
         "n": ranks.n,
         "empty": False,
         "label": state.label,
-        "states": states,
-        "fates": {str(rank): text for rank in range(ranks.n) if (text := fate(ranks, rank))},
-        "missing": awaited,
         "live": ranks.live,
         "round": ranks.round,
-        "selves": _self_weights(state),
-        "out": out,
-        "in": come,
-        "message": _messages(state),
-        "distances": _distances(state),
         "domain": list(state.domain) if state.domain else None,
         "say": _sentence(state, states, len(used) or len(idle)),
     }
     if ranks.n > DRAWN:
         view |= {"bins": min(_BINS, ranks.n), "declared": _matrix(ranks.n, idle)}
-        return view | {"used": _matrix(ranks.n, used), "edges": []}
+        return view | {"used": _matrix(ranks.n, used), "histogram": _histogram(state)}
+    awaited = _mark_stall(ranks, states, now)
+    out, come = _bytes(state)
     edges = [[u, v, round(w, 6), 1] for (u, v), w in used.items()]
     edges += [[u, v, round(w, 6), 0] for (u, v), w in idle.items() if (u, v) not in used]
-    return view | {"edges": sorted(edges)}
+    return view | {
+        "states": states,
+        "fates": {str(rank): text for rank in range(ranks.n) if (text := fate(ranks, rank))},
+        "missing": awaited,
+        "selves": _self_weights(state),
+        "out": out,
+        "in": come,
+        "message": _messages(state),
+        "distances": _distances(state),
+        "edges": sorted(edges),
+    }
+
+
+def _histogram(state: Traffic) -> list[Any] | None:
+    """[lowest decade, highest decade, ranks in each part of it] of the distances to the mean."""
+    if state.distances is None or state.domain is None:
+        return None
+    known = state.distances[np.isfinite(state.distances) & (state.distances > 0)]
+    if not known.size:
+        return None
+    logs = np.log10(known)
+    low = int(np.floor(logs.min()))
+    high = max(int(np.ceil(logs.max())), low + 1)
+    counts, _ = np.histogram(logs, bins=_PARTS, range=(low, high))
+    return [low, high, counts.tolist()]
 
 
 def _mark_stall(ranks: Ranks, states: list[str], now: float) -> list[Edge]:

@@ -8,11 +8,12 @@ largest one.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 import torch
 
-from ifog.telemetry import WatchEvent, now
+from ifog.telemetry import LawEvent, WatchEvent, now
 
 if TYPE_CHECKING:
     from ifog.context import Context
@@ -60,7 +61,7 @@ class Watcher:
     def __init__(self, context: Context) -> None:
         self.live = False
         self._context = context
-        self._strides: dict[str, _Stride] = {}
+        self._strides: dict[Hashable, _Stride] = {}
         self._indices: dict[tuple[int, str], torch.Tensor] = {}
         self._skipped: dict[str, tuple[int, torch.Tensor]] = {}
 
@@ -73,15 +74,22 @@ class Watcher:
         """Emit a glance at ``x`` after ``step`` rounds, unless this round is passed over."""
         if self._context.sink is None:
             return
-        stride = self._strides.get(name)
-        if stride is None:
-            stride = self._strides[name] = _Stride()
-        if not stride.due(step):
+        if self._due(name, step):
+            self._skipped.pop(name, None)
+            self._emit(x, name, step)
+        else:
             self._skipped[name] = (step, x)
-            return
-        self._skipped.pop(name, None)
-        stride.taken(_OFTEN if self.live else _SELDOM)
-        self._emit(x, name, step)
+
+    def compare(
+        self, law: str, owner: int, step: int, left: torch.Tensor, right: torch.Tensor | None
+    ) -> None:
+        """Emit this rank's part of a law after ``step`` rounds, unless the round is passed over."""
+        # What was passed over cannot be made up for: one of the two may have changed since.
+        if self._context.sink is not None and self._due((law, owner), step):
+            eps = torch.finfo(left.dtype).eps
+            parts = (self._glance(left), () if right is None else self._glance(right))
+            event = LawEvent(self._context.rank, now(), law, owner, step, eps, *parts)
+            self._context.emit(event)
 
     def flush(self) -> None:
         """Emit the last round of every tensor whose last round was passed over."""
@@ -89,16 +97,26 @@ class Watcher:
             self._emit(x, name, step)
         self._skipped.clear()
 
+    def _due(self, key: Hashable, step: int) -> bool:
+        stride = self._strides.get(key)
+        if stride is None:
+            stride = self._strides[key] = _Stride()
+        if not stride.due(step):
+            return False
+        stride.taken(_OFTEN if self.live else _SELDOM)
+        return True
+
+    def _glance(self, x: torch.Tensor) -> tuple[float, ...]:
+        flat = x.detach().reshape(-1)
+        return tuple(flat.take(self._index(flat.numel(), flat.device)).tolist())
+
     def _emit(self, x: torch.Tensor, name: str, step: int) -> None:
         if not x.is_floating_point() or x.numel() == 0:
             return
-        flat = x.detach().reshape(-1)
-        index = self._index(flat.numel(), flat.device)
-        sample = tuple(flat.take(index).tolist())
-        norm = float(torch.linalg.vector_norm(flat))
+        norm = float(torch.linalg.vector_norm(x.detach()))
         eps = torch.finfo(x.dtype).eps
-        rank = self._context.rank
-        self._context.emit(WatchEvent(rank, now(), name, step, flat.numel(), norm, eps, sample))
+        event = (name, step, x.numel(), norm, eps, self._glance(x))
+        self._context.emit(WatchEvent(self._context.rank, now(), *event))
 
     def _index(self, numel: int, device: torch.device) -> torch.Tensor:
         key = (numel, str(device))

@@ -10,16 +10,29 @@ from typing import Any
 from ifog.errors import ArgumentError, ClusterError, NoClusterError
 from ifog.magics.chaos import chaos
 from ifog.magics.options import closest, parse_ranks, split_options, whole
+from ifog.magics.records import switch
 from ifog.magics.runner import DEFAULT_RANKS, Runner
 from ifog.magics.saves import load, save
 from ifog.magics.stuck import interrupt, stacks, why
 from ifog.magics.survival import heal, respawn
+from ifog.magics.wiring import use_drawn
 from ifog.numbers import counted, rank_ranges
 
 __all__ = ["COMMANDS", "PANELS", "command"]
 
 _START = "start [-n 4] [--sealed] [--hosts a:2,b:2 --network 10.0.0.0/24]"
-PANELS = ("graph", "consensus", "throughput", "waiting")
+_WIDTH = 28  # of the commands in the help
+PANELS = (
+    "graph",
+    "consensus",
+    "timeline",
+    "throughput",
+    "training",
+    "traffic",
+    "spectrum",
+    "watch",
+    "waiting",
+)
 
 
 def command(runner: Runner, line: str) -> None:
@@ -83,7 +96,11 @@ def _status(runner: Runner, line: str) -> None:
 def _topology(runner: Runner, line: str) -> None:
     from ifog import schedules, topology
 
-    label = "_".join(_words(line, "topology NAME", {})[0])
+    words, found = _words(line, "topology NAME", {"--from-widget": False})
+    if found and not words:
+        _say(use_drawn(runner))
+        return
+    label = "_".join(words)
     if not label:
         raise ArgumentError(
             f"%bf topology NAME, with one of: {', '.join(topology.names())}; or a schedule, such "
@@ -102,8 +119,8 @@ def _pull(runner: Runner, line: str) -> None:
     names, found = _words(line, usage, {"--ranks": True})
     wrong = [name for name in names if not name.isidentifier()]
     if not names or wrong:
-        found_text = f"{wrong[0]!r} is not the name of a variable" if wrong else "which variable?"
-        raise ArgumentError(f"{found_text}. Usage: %bf {usage}")
+        text = f"{wrong[0]!r} is not the name of a variable." if wrong else "which variable?"
+        raise ArgumentError(f"{text} Usage: %bf {usage}")
     cluster = runner.cluster()
     ranks = parse_ranks(found.get("--ranks"), cluster.n)
     runner.require_idle(ranks or range(cluster.n), "%bf pull")
@@ -159,7 +176,7 @@ def _dashboard(runner: Runner, line: str) -> None:
 
 def _help(runner: Runner, line: str) -> None:
     del line
-    lines = [f"  %bf {usage:<27}{what}" for _, usage, what in COMMANDS.values()]
+    lines = [_explained(usage, what) for _, usage, what in COMMANDS.values()]
     lines.append("  %%bf [--ranks 0,2:4] [--timeout S] [--stall S] [--no-wait]   run the cell")
     try:
         lines.append(f"{runner.cluster().n} ranks are running.")
@@ -168,15 +185,27 @@ def _help(runner: Runner, line: str) -> None:
     _say("\n".join(lines))
 
 
+def _explained(usage: str, what: str) -> str:
+    column = f"  %bf {usage:<{_WIDTH}}"
+    if len(usage) < _WIDTH:
+        return column + what
+    return f"{column}\n{'':{len('  %bf ') + _WIDTH}}{what}"
+
+
 COMMANDS: Mapping[str, tuple[Callable[[Runner, str], None], str, str]] = {
     "start": (_start, _START, "start n ranks; sealed: no sockets"),
     "stop": (_stop, "stop", "end it; its variables are gone"),
     "restart": (_restart, "restart", "the same number of ranks, without variables"),
     "status": (_status, "status", "the ranks and what they do"),
-    "topology": (_topology, "topology NAME", "mix over this graph: ring, exponential, ..."),
+    "topology": (
+        _topology,
+        "topology NAME",
+        "mix over this graph: ring, ...; --from-widget: as drawn",
+    ),
     "pull": (_pull, "pull NAME [--ranks 0,2:4]", "bring a variable of the ranks here"),
     "push": (_push, "push NAME...", "copy variables of the notebook to the ranks"),
     "dashboard": (_dashboard, "dashboard [PANEL...]", f"live panels: {', '.join(PANELS)}"),
+    "record": (switch, "record on|off [PATH]", "keep what happens in a file for ifog.replay"),
     "why": (why, "why", "who waits for whom, now or when the last cell ended"),
     "stacks": (stacks, "stacks [RANKS] [--all]", "where the ranks are in their code"),
     "interrupt": (interrupt, "interrupt [RANKS]", "interrupt what the ranks do"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ifog.magics.commands import COMMANDS, PANELS
+from ifog.magics.records import STATES
 
 __all__ = ["complete_line", "matcher"]
 
@@ -41,6 +42,8 @@ def complete_line(line: str, here: Iterable[str], ranks: Iterable[str]) -> list[
         return list(schedules.names())
     if command == "dashboard":
         return [panel for panel in PANELS if panel not in words]
+    if command == "record" and len(words) == 2:
+        return list(STATES)
     names = {"push": here, "pull": ranks}.get(command, ())
     return sorted(name for name in names if not name.startswith("_")) + options
 

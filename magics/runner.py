@@ -21,6 +21,7 @@ from ifog.telemetry import now
 
 if TYPE_CHECKING:
     from ifog.cluster import Cell, CellResult, Cluster
+    from ifog.recordings import Recording
 
 __all__ = ["DEFAULT_RANKS", "Runner"]
 
@@ -41,6 +42,7 @@ class Runner:
         self.screen = screen
         self.names: set[str] = set()
         self.last: CellResult | None = None
+        self.recording: Recording | None = None
         self._home = home
         self._running: list[Cell] = []
 

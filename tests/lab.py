@@ -35,6 +35,9 @@ _FLAGS = (
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 _LOCAL_SCHEMES = ("data", "blob", "about")
 _START = 60.0
+_READY = """() => { const app = window.jupyterapp?.shell.currentWidget;
+    return !!document.querySelector('.jp-CodeCell')
+        && app?.sessionContext?.session?.kernel?.status === 'idle'; }"""
 
 
 def chromium() -> str:
@@ -43,10 +46,15 @@ def chromium() -> str:
     return next((path for path in found if path), "")
 
 
+def installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
 def missing() -> str:
     """What a browser test lacks here; empty when nothing."""
     for package in ("jupyterlab", "playwright", "anywidget"):
-        if importlib.util.find_spec(package) is None:
+        if not installed(package):
             return f"{package} is not installed"
     return "" if chromium() else "no Chromium is installed (Debian: apt-get install chromium)"
 
@@ -59,10 +67,8 @@ class Server(NamedTuple):
     folder: Path
 
 
-def _settings(home: Path, *, dark: bool) -> None:
-    theme = "JupyterLab Dark" if dark else "JupyterLab Light"
+def _settings(home: Path) -> None:
     for plugin, values in {
-        "@jupyterlab/apputils-extension/themes": {"theme": theme},
         "@jupyterlab/apputils-extension/notification": {
             "fetchNews": "false",
             "checkForUpdates": False,
@@ -74,6 +80,9 @@ def _settings(home: Path, *, dark: bool) -> None:
         path = home / "settings" / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
+    (home / "config").mkdir(exist_ok=True)
+    config = {"JupyterNotebookApp": {"expose_app_in_browser": True}}
+    (home / "config/jupyter_server_config.json").write_text(json.dumps(config))
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -127,9 +136,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def lab(folder: Path, home: Path, *, dark: bool = False) -> Iterator[Server]:
+def lab(folder: Path, home: Path) -> Iterator[Server]:
     """JupyterLab over the notebooks in ``folder``, its own files in ``home``."""
-    _settings(home, dark=dark)
+    _settings(home)
     token = secrets.token_hex(16)
     options = {
         "ServerApp.ip": "127.0.0.1",
@@ -190,6 +199,14 @@ class Notebook:
         """Execute a command of JupyterLab."""
         self.page.evaluate("name => { window.jupyterapp.commands.execute(name); }", name)
 
+    def darken(self, *, dark: bool) -> None:
+        """Choose the dark or the light theme; returns when it is in force."""
+        theme = f"JupyterLab {'Dark' if dark else 'Light'}"
+        change = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
+        self.page.evaluate(change, theme)
+        light = "light => document.body.dataset.jpThemeLight === light"
+        self.wait(theme, light, str(not dark).lower())
+
     def run_all(self) -> None:
         """Start to run all cells, from the top."""
         self.command("notebook:run-all-cells")
@@ -223,6 +240,11 @@ class Notebook:
         raised = self.page.locator(".jp-OutputArea [data-mime-type$='.error']").all_inner_texts()
         assert not raised, raised
 
+    def reload(self) -> None:
+        """Load the page again; the kernel goes on."""
+        self.page.reload(timeout=60_000)
+        self.wait("the notebook to open again and its kernel to be idle", _READY)
+
     def save(self) -> None:
         """Save the notebook, with the state of its widgets; returns when it is written."""
         self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
@@ -246,18 +268,22 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(program: Any, server: Server, name: str, *, height: int = 1400) -> Iterator[Notebook]:
-    """The notebook ``name`` on a fresh page of the browser, its kernel ready."""
+def opened(
+    program: Any, server: Server, name: str, *, height: int = 1400, app: str = "lab/tree"
+) -> Iterator[Notebook]:
+    """The notebook ``name`` on a fresh page of the browser; its kernel ends with it.
+
+    ``app`` is "lab/tree" for JupyterLab and "notebooks" for Notebook 7.
+    """
     page = program.new_page(viewport={"width": 1280, "height": height})
     try:
         page.set_default_timeout(30_000)
         notebook = Notebook(page, server)
-        page.goto(f"{server.url}/lab/tree/{name}?reset&token={server.token}", timeout=60_000)
-        notebook.wait("the notebook to open", "() => !!document.querySelector('.jp-CodeCell')")
-        ready = """() => { const app = window.jupyterapp?.shell.currentWidget;
-            return app?.sessionContext?.session?.kernel?.status === 'idle'; }"""
-        notebook.wait("the kernel to be idle", ready)
+        page.goto(f"{server.url}/{app}/{name}?reset&token={server.token}", timeout=60_000)
+        notebook.wait("the notebook to open and its kernel to be idle", _READY)
         yield notebook
+        end = "() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()"
+        page.evaluate(end)
     finally:
         page.close()
 

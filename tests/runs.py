@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, OpEvent, WatchEvent
+from ifog.telemetry import (
+    CellEnd,
+    CellStart,
+    Event,
+    GraphEvent,
+    LawEvent,
+    LogEvent,
+    OpEvent,
+    WatchEvent,
+)
 
 
 def ring_matrix(n: int) -> np.ndarray:
@@ -86,3 +95,61 @@ def cell(
     for rank in ranks:
         end = t + rounds * round_time
         yield CellEnd(rank, end, seq, "ok", rounds, 8 * d * rounds, 0.0, 0, None)
+
+
+def tracking(
+    n: int = 8,
+    rounds: int = 60,
+    *,
+    seq: int = 1,
+    t: float = 100.0,
+    round_time: float = 0.01,
+    matrix: np.ndarray | None = None,
+    wrong: tuple[int, int] | None = None,
+    seed: int = 0,
+) -> Iterator[Event]:
+    """Gradient tracking on f_i = |x - b_i|^2 / 2 over a ring, with losses and its law, in order.
+
+    x+ = W x - y / 20, y = W y_prev + g(x) - g_prev. In round ``wrong[0]``, rank ``wrong[1]`` adds
+    a hundredth to its y.
+    """
+    generator = np.random.default_rng(seed)
+    W = ring_matrix(n) if matrix is None else matrix
+    b = generator.standard_normal((n, 3))
+    x, wy, g = 5 + generator.standard_normal((n, 3)), np.zeros((n, 3)), np.zeros((n, 3))
+    ranks, eps = tuple(range(n)), 2.220446049250313e-16
+    slow = 0.2 + 0.5 * generator.random((rounds, n)) + 0.1 * (np.arange(n) == n - 3)
+    yield from (CellStart(rank, t, seq, n, ranks) for rank in ranks)
+    for k in range(rounds):
+        fresh = x - b
+        y = wy + fresh - g
+        if wrong and wrong[0] == k:
+            y[wrong[1]] += 0.01
+        told = [(tuple(map(float, y[r])), tuple(map(float, fresh[r]))) for r in ranks]
+        x, wy, g = W @ x - y / 20, W @ y, fresh
+        begin, end = t + k * round_time, t + (k + 1) * round_time
+        starts = begin + round_time * slow[k]
+        for r in ranks:
+            src = tuple(int(u) for u in np.flatnonzero(W[r]) if u != r)
+            dst = tuple(int(v) for v in np.flatnonzero(W[:, r]) if v != r)
+            arrived = tuple(max(float(starts[u] + 0.1 * round_time), starts[r]) for u in src)
+            late = max(src, key=lambda u: float(starts[u]))
+            wait = max(arrived) - float(starts[r])
+            stop = float(max(arrived) + 0.05 * round_time)
+            yield LawEvent(r, float(starts[r]), "tracking 1ᵀy = 1ᵀg", -1, k, eps, *told[r])
+            weights = (float(W[r, r]), *(float(W[r, u]) for u in src))
+            yield OpEvent(
+                r, k, k, "neighbor_allreduce", "y", float(starts[r]), stop, wait,
+                late if wait > 0 else -1, 24 * len(dst), dst, src, weights, arrived,
+            )  # fmt: skip
+            sample = tuple(map(float, x[r]))
+            yield WatchEvent(r, stop, "x", k + 1, 3, float(np.linalg.norm(sample)), eps, sample)
+            loss = float(
+                ((x[r] - b) ** 2).sum(axis=1).mean() / 2 + 0.1 * ((x[r] - b[r]) ** 2).sum()
+            )
+            accuracy = float(1 - 0.6 * np.exp(-k / 12) - 0.02 * ((k + r) % 3))
+            values = (("loss", loss), ("test_accuracy", accuracy), ("samples", 32.0))
+            yield LogEvent(r, stop, k, k + 1, values)
+    end = t + rounds * round_time
+    for rank in ranks:
+        yield CellEnd(rank, end, seq, "ok", rounds, 48 * rounds, 0.0, 0, None)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import ifog
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +51,8 @@ def test_every_public_name_has_a_docstring():
 
 def test_an_unknown_name_is_an_attribute_error():
     assert not hasattr(ifog, "no_such_name")
+    with pytest.raises(AttributeError, match="did you mean 'neighbor_allreduce'"):
+        _ = ifog.neighbour_allreduce
 
 
 def test_the_client_never_imports_torch():

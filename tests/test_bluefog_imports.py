@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from ifog.bluefog.environment import env
+from ifog.commands.arguments import with_bluefog
 
 
-def python(code, *, path=None, flags=()):
+def python(code, *, path=None, flags=(), added=None, executable=sys.executable):
     """What a fresh process prints; its errors are those of the test."""
     done = subprocess.run(
-        [sys.executable, *flags, "-c", textwrap.dedent(code)],
+        [executable, *flags, "-c", textwrap.dedent(code)],
         cwd=path,
+        env={**os.environ, **(added or {})},
         capture_output=True,
         text=True,
         timeout=60,
@@ -163,6 +165,29 @@ def test_a_package_may_install_while_it_is_being_imported(tmp_path):
         path=tmp_path,
         flags=("-W", "ignore::RuntimeWarning"),
     )
+
+
+def test_a_checkout_of_bluefog_as_working_directory_does_not_get_in_the_way(tmp_path):
+    theirs = tmp_path / "bluefog"
+    theirs.mkdir()
+    (theirs / "__init__.py").write_text("raise ImportError('this one needs a compiler')\n")
+    done = python(
+        "import bluefog.torch as bf, bluefog; print(bluefog.__version__, bf.__name__)",
+        path=tmp_path,
+        added=with_bluefog({}),
+    )
+    assert (done.stdout.split(), done.stderr) == (["0.3.0", "ifog.bluefog"], "")
+
+
+def test_what_the_start_of_python_did_before_it_still_does(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("print('mine')\n")
+    added = with_bluefog({"PYTHONPATH": str(tmp_path)})
+    assert python("import bluefog.torch", added=added).stdout == "mine\n"
+
+
+def test_a_python_without_ifog_starts_as_ever():
+    done = python("pass", added=with_bluefog({}), executable=sys._base_executable)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_the_environment_is_changed_for_a_while(monkeypatch):

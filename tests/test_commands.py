@@ -7,7 +7,9 @@ from benches import BAD, FREE, fail, new_bench, new_shell
 from fakes import hold
 
 from ifog.errors import ArgumentError, CellError, ClusterError, NoClusterError
-from ifog.telemetry import WaitEvent
+from ifog.magics.commands import COMMANDS
+from ifog.runfile import read_run
+from ifog.telemetry import CellStart, WaitEvent
 from ifog.why import State, explain, of_wait
 
 
@@ -27,6 +29,15 @@ def test_no_words_mean_help_with_every_command(bench, capsys):
     for name in ("start", "stop", "status", "topology", "pull", "push", "dashboard", "interrupt"):
         assert f"%bf {name}" in shown
     assert "No cluster is running" in shown
+
+
+def test_what_commands_do_stands_in_one_column_apart_from_them(bench, capsys):
+    bench.line("help")
+    lines = capsys.readouterr().out.splitlines()
+    for _, _, what in COMMANDS.values():
+        line = next(line for line in lines if line.endswith(what))
+        assert line.index(what) == 34
+        assert line.removesuffix(what).endswith(" ")
 
 
 def test_an_unknown_command_suggests_the_closest(bench):
@@ -76,6 +87,29 @@ def test_an_unknown_topology_starts_no_cluster(bench):
         bench.line("topology rnig")
     assert bench.home.cluster is None
     assert bench.screen.displays == []
+
+
+def test_a_drawn_graph_is_set_once_it_was_chosen(bench, capsys):
+    spectrum = pytest.importorskip("ifog.widgets").Spectrum()
+    bench.line("start -n 3")
+    with pytest.raises(ArgumentError, match=r"no graph was chosen.*press Use"):
+        bench.line("topology --from-widget")
+    bench.shell.user_ns["drawn"] = spectrum
+    chain = [[0, 1], [1, 0], [1, 2], [2, 1]]
+    spectrum.proposal = {"n": 4, "edges": chain}
+    with pytest.raises(ArgumentError, match="the chosen graph has 4 ranks, the cluster 3"):
+        bench.line("topology --from-widget")
+    spectrum.proposal = {"n": 3, "edges": chain}
+    bench.line("topology --from-widget")
+    # Metropolis on a chain of 3: rows (2/3, 1/3, 0), (1/3, 1/3, 1/3), (0, 1/3, 2/3).
+    ((what, graph),) = bench.home.cluster.calls
+    assert what == "topology"
+    assert round(graph.edges[0, 0]["weight"], 3) == 0.667
+    assert {round(graph.edges[edge]["weight"], 3) for edge in [(0, 1), (1, 1), (2, 1)]} == {0.333}
+    # Its eigenvalues are 1, 2/3 and 0.
+    shown = capsys.readouterr().out
+    assert "edited: 3 ranks, 4 edges, spectral rate 0.667" in shown
+    assert spectrum.proposal == {}
 
 
 def test_topology_is_set_and_described_in_one_line(bench, capsys):
@@ -146,3 +180,55 @@ def test_an_interrupt_may_name_its_ranks(bench, capsys):
     assert "interrupt sent to ranks 1 and 3" in capsys.readouterr().out
     with pytest.raises(ArgumentError, match="0-3"):
         bench.line("interrupt 7")
+
+
+def recorded(path):
+    file = read_run(path)
+    return [event for part in range(file.parts) for event in file.events(part)[0]]
+
+
+def test_a_recording_goes_over_the_clusters_of_a_notebook_until_it_is_ended(
+    bench, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    starts = [CellStart(0, float(t), t, 1, (0,)) for t in (1, 2)]
+    bench.line("record")
+    bench.line("record on run.ifog")
+    with pytest.raises(ClusterError, match=r"run\.ifog is being recorded; end that first"):
+        bench.line("record on other.ifog")
+    bench.line("start")
+    bench.home.cluster.events.write(starts)
+    bench.line("record")
+    bench.line("record off")
+    bench.line("record off")
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "nothing is recorded; %bf record on [PATH] begins"
+    assert told[1] == "recording into run.ifog until %bf record off"
+    assert told[2].startswith("recording into run.ifog: ")
+    assert told[3].startswith("run.ifog: 2 events, ")
+    assert told[3].endswith("; ifog.replay('run.ifog') plays it")
+    assert told[4] == told[0]
+    assert recorded("run.ifog") == starts
+
+
+def test_a_recording_without_a_name_is_called_by_its_time(bench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bench.line("record on")
+    bench.line("record off")
+    (path,) = tmp_path.iterdir()
+    assert path.match("run-2*-*.ifog")
+
+
+@pytest.mark.parametrize(
+    "line", ["record onn", "record on a b", "record off a", "record --past on"]
+)
+def test_wrong_words_of_record_are_refused(bench, line):
+    with pytest.raises(ArgumentError, match=r"Usage: %bf record on\|off"):
+        bench.line(line)
+
+
+def test_record_completes_its_words():
+    from ifog.magics.complete import complete_line
+
+    assert complete_line("%bf record ", (), ()) == ["on", "off"]
+    assert complete_line("%bf record on ", (), ()) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import cell, graph_event, one_peer_matrix, ring_matrix, star_matrix
+from runs import cell, graph_event, one_peer_matrix, ring_matrix, star_matrix, tracking
 
 from ifog.consensus import Consensus, fold_consensus, view_consensus
 from ifog.folds import (
@@ -24,6 +24,7 @@ from ifog.telemetry import (
     CellEnd,
     CellStart,
     GraphEvent,
+    LostEvent,
     OpEvent,
     WaitEvent,
     WatchEvent,
@@ -383,3 +384,20 @@ def test_a_recorded_run_of_real_ranks_gives_the_ring_of_4():
     assert {(u, v) for u, v, _, _ in edges} == {
         (u, (u + hop) % 4) for u in range(4) for hop in (1, 3)
     }
+
+
+def test_lost_events_are_shown_as_soon_as_they_are_told_and_counted_once():
+    start = [CellStart(0, 1.0, 1, 1, (0,)), LostEvent(0, 1.5, 30)]
+    state = fold_status(Status(), start)
+    assert view_status(state, 1.6)["lost"].startswith("30 events lost")
+    fold_status(state, [CellEnd(0, 2.0, 1, "ok", 0, 0, 0.0, 30, None)])
+    assert state.ranks.lost == 30
+
+
+def test_steps_between_rounds_may_move_the_mean_whatever_the_matrix():
+    W = ring_matrix(8)
+    W[2, 1], W[2, 6] = 0.0, W[2, 1]  # its errors stay below what mixing alone allows
+    view = view_consensus(fold_consensus(Consensus(), tracking(8, 60, matrix=W)), 0.0)
+    assert not view["alarm"]
+    assert not view["drift"]["kept"]
+    assert "mixing alone" in view["key"]

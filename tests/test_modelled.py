@@ -11,6 +11,7 @@ import torch
 from ifog import problems, schedules, simulate, topology, weights
 from ifog.algorithms import dgd, gradient_tracking, push_sum
 from ifog.consensus import Consensus, fold_consensus, view_consensus
+from ifog.costs import Link
 from ifog.folds import Status, Throughput, fold_status, fold_throughput, view_throughput
 from ifog.modelled import MOST_AGENTS
 from ifog.telemetry import (
@@ -84,7 +85,7 @@ def test_the_consensus_panel_sees_prediction_and_measurement(schedule, key):
 
 
 def test_time_and_waits_reach_the_panels():
-    cost = simulate.CostModel(compute=1e-3, latency=1e-4, slow={2: 3.0})
+    cost = simulate.CostModel(compute=1e-3, link=Link(1e-4, 1e9), slow={2: 3.0})
     trace, _ = gossip("ring", 8, 50, cost=cost)
     _, events = trace.since(0)
     state = fold_throughput(Throughput(), events)

@@ -160,12 +160,12 @@ def test_learning_rate_schedulers_drive_it(label, before):
 
 
 @pytest.mark.parametrize("named", [False, True])
-@pytest.mark.parametrize("order", ["atc", "gradient"])
+@pytest.mark.parametrize("order", ["atc", "awc", "gradient"])
 @pytest.mark.parametrize("every", [1, 3])
 def test_buckets_on_their_way_during_backward_end_as_whole_messages_do(
     order, every, named, monkeypatch
 ):
-    monkeypatch.setattr(pipeline.Pipeline.__init__, "__kwdefaults__", {"nbytes": 1})
+    monkeypatch.setattr(pipeline, "NBYTES", 1)
     if order == "gradient" and every > 1:
         every = 1
 
@@ -186,8 +186,9 @@ def test_buckets_on_their_way_during_backward_end_as_whole_messages_do(
                         y = layer(y)
                 y.square().mean().backward()
                 optimizer.step()
+            optimizer.finish()
             results.append([x.detach().clone() for x in model.parameters()])
-            assert not overlap or len(optimizer._pipeline.buckets) == 9
+            assert not overlap or len((optimizer._relay or optimizer._pipeline).buckets) == 9
         for whole, piecewise in zip(*results, strict=True):
             assert torch.allclose(whole, piecewise, rtol=0, atol=1e-14)
 
@@ -231,6 +232,42 @@ def test_what_came_too_early_for_overlap_is_refused(order):
         run_ranks(1, lambda: work(False))
     with pytest.raises(ArgumentError, match="before a GradScaler"):
         run_ranks(1, lambda: work(True))
+
+
+@pytest.mark.parametrize("order", ["atc", "awc", "gradient"])
+def test_between_machines_a_thread_moves_what_is_overlapped(order):
+    def work():
+        transport = ifog.context.current().transport
+        served, results = [], []
+        background = ifog.context.current().progress.background
+        serve = background.serve
+        background.serve = lambda: served.append(1) or serve()
+        for machines in ((0, 0, 0, 0), (0, 0, 1, 1)):
+            transport.machines = machines
+            model, optimizer = trainer(order, overlap=True)
+            train(model, optimizer, range(4))
+            optimizer.finish()
+            results.append([x.detach().clone() for x in model.parameters()])
+            assert bool(served) == (len(set(machines)) > 1)
+        alike(*results)
+
+    run_ranks(4, work)
+
+
+def test_a_step_that_mixes_nothing_is_not_synchronized():
+    def work():
+        x = torch.nn.Parameter(torch.tensor([float(ifog.rank())]))
+        sgd = torch.optim.SGD([x], lr=0.0)
+        optimizer = wrapped(sgd, "awc", ifog.allreduce_mixer(), every=2)
+        values = []
+        for _ in range(2):
+            x.sum().backward()
+            optimizer.synchronize()
+            values.append(x.item())
+            optimizer.step()
+        assert values == [float(ifog.rank()), 0.5]
+
+    run_ranks(2, work)
 
 
 def trainer(order="atc", kind=torch.optim.Adam, **options):

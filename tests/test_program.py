@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from itertools import pairwise
@@ -185,6 +186,14 @@ def test_threads_are_shared_out_unless_the_caller_says_otherwise():
     assert (mine["OMP_NUM_THREADS"], mine["IFOG_THREADS"], mine["MKL_NUM_THREADS"]) == ("3",) * 3
 
 
+def test_what_a_program_starts_comes_from_its_own_environment():
+    here = str(Path(sys.executable).parent)
+    assert environment(2, {"PATH": "/usr/bin"})["PATH"] == f"{here}{os.pathsep}/usr/bin"
+    activated = f"{here}{os.pathsep}/usr/bin"
+    assert environment(2, {"PATH": activated})["PATH"] == activated
+    assert Path(shutil.which("mpirun", path=environment(2)["PATH"])).parent == Path(here)
+
+
 def written(tagged, *pieces):
     out = []
     lines = Lines(lambda stream, data: out.append((stream, data)), tagged=tagged)
@@ -279,5 +288,5 @@ def test_bluefog_is_put_in_front_of_the_callers_path():
     from ifog.commands.arguments import with_bluefog
 
     path = with_bluefog({"PYTHONPATH": "/mine"})["PYTHONPATH"].split(os.pathsep)
-    assert (Path(path[0]) / "bluefog" / "__init__.py").is_file()
+    assert (Path(path[0]) / "sitecustomize.py").is_file()
     assert path[1] == "/mine"

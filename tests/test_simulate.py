@@ -30,6 +30,7 @@ from ifog.algorithms import (
 )
 from ifog.carriers import agent_mixer
 from ifog.compression import random_k, top_k
+from ifog.costs import Link
 from ifog.errors import ArgumentError
 from ifog.sampling import Noisy, Sampled
 from ifog.testing import run_ranks
@@ -211,16 +212,16 @@ def test_messages_are_counted_as_the_codec_sends_them():
         choco_sgd(0.02, top_k(0.2), gamma=0.4), P8, RING, steps=10, codec=top_k(0.2)
     )
     assert short.nbytes[-1] == 10 * 16 * top_k(0.2).nbytes(P8.zeros())
-    assert simulate.run(local_sgd(0.05, every=5), P8, RING, steps=10).messages[-1] == 2 * 14
+    assert simulate.run(local_sgd(0.05, every=5), P8, RING, steps=10).messages[-1] == 2 * 14 * 8
     both = simulate.run(push_pull(0.02), P8, RING, steps=10)
     assert both.messages[-1] == 2 * 10 * 16
 
 
 def test_modelled_time_grows_with_what_is_computed_and_sent():
-    cost = simulate.CostModel(compute=1.0, latency=0.5, bandwidth=320.0)
+    cost = simulate.CostModel(compute=1.0, link=Link(0.5, 320.0))
     trace = simulate.run(atc(0.05), P8, RING, steps=10, cost=cost)
-    # Two messages of 160 bytes, one after the other, take a second.
-    assert trace.seconds[-1] == pytest.approx(10 * (1.0 + 0.5 + 1.0))
+    # Two messages of 160 bytes, one after the other, take a second each.
+    assert trace.seconds[-1] == pytest.approx(10 * (1.0 + 2.0))
     slow = simulate.run(
         atc(0.05), P8, RING, steps=10, cost=simulate.CostModel(compute=1.0, slow={3: 4.0})
     )

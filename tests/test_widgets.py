@@ -29,7 +29,7 @@ from ifog.widgets.feed import Feed
 from ifog.widgets.layout import positions
 
 MODULES = sorted(path.name for path in STATIC.glob("*.js"))
-ENTRIES = ("bar.js", "consensus.js", "graph.js", "throughput.js", "waiting.js")
+ENTRIES = ("bar.js", *(f"{name}.js" for name in PANELS))
 
 
 def numbered(n):
@@ -67,7 +67,7 @@ def test_panels_show_what_the_folds_say(log):
 def test_panels_are_empty_before_the_first_event(log):
     panels = [panel() for panel in PANELS.values()]
     still(panels, log).step()
-    assert [panel.state["empty"] for panel in panels] == [True, True, True, True]
+    assert [panel.state["empty"] for panel in panels] == [True] * len(PANELS)
 
 
 def test_the_names_of_panels_are_those_of_the_magic():
@@ -81,7 +81,7 @@ def test_the_magic_completes_the_panels_not_named_yet_and_refuses_others():
     from ifog.magics.commands import command
     from ifog.magics.complete import complete_line
 
-    assert complete_line("%bf dashboard graph ", (), ()) == ["consensus", "throughput", "waiting"]
+    assert complete_line("%bf dashboard graph ", (), ()) == [n for n in PANELS if n != "graph"]
     with pytest.raises(ArgumentError, match=r"'wating' \(did you mean 'waiting'\?\)"):
         command(None, "dashboard wating")
 
@@ -148,6 +148,36 @@ def test_a_closed_dashboard_reads_no_more(log):
     assert page.panels[1].state.get("round") is None
 
 
+def test_a_page_that_nobody_shows_any_more_costs_nothing_until_it_is_shown_again(log):
+    panels = Consensus(), Throughput()
+    feed = still(panels, log)
+    feed.step()
+    assert feed in log.followers
+    for panel in panels:
+        panel.views = ["a"]
+        panel.views = []
+    log.write(events())
+    feed.step()
+    assert feed not in log.followers
+    assert panels[0].state.get("round") is None
+    panels[0].views = ["b"]
+    feed.step()
+    assert panels[0].state["round"] == 20
+    assert panels[1].asleep
+    assert feed in log.followers
+
+
+def test_what_fell_out_of_the_log_before_it_was_read_is_left_out_cleanly():
+    log, panel = EventLog(capacity=120), Consensus()
+    feed = still((panel,), log)
+    log.write(events(rounds=2))
+    feed.step()
+    log.write(list(cell(ring_matrix(4), numbered(4), 40, seq=2, t=300.0)))
+    feed.step()
+    assert "error" not in panel.state
+    assert panel.state["round"] == 40
+
+
 def test_two_dashboards_of_one_source_show_the_same(log):
     log.write(events())
     pages = Dashboard(log), Dashboard(log)
@@ -181,7 +211,7 @@ class Third(Panel):
     ("panels", "columns"),
     [
         ((Graph, Consensus, Throughput), [5, 7, 12]),
-        (None, [5, 7, 12, 12]),
+        (None, [5, 7, 12, 5, 7, 4, 4, 4, 12]),
         ((Graph,), [12]),
         ((Graph, Throughput), [5, 7]),
         ((Consensus, Consensus), [12, 12]),

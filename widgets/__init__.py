@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from ifog.widgets.consensus import Consensus
-from ifog.widgets.dashboard import PANELS, Dashboard
+from ifog.widgets.dashboard import PANELS, Dashboard, export
 from ifog.widgets.graph import Graph
 from ifog.widgets.panel import Panel, Picture
+from ifog.widgets.spectrum import Spectrum
 from ifog.widgets.throughput import Throughput
+from ifog.widgets.timeline import Timeline
+from ifog.widgets.traffic import Traffic
+from ifog.widgets.training import Training
 from ifog.widgets.waiting import Waiting
+from ifog.widgets.watch import Watch
 
 __all__ = [
     "PANELS",
@@ -16,6 +21,12 @@ __all__ = [
     "Graph",
     "Panel",
     "Picture",
+    "Spectrum",
     "Throughput",
+    "Timeline",
+    "Traffic",
+    "Training",
     "Waiting",
+    "Watch",
+    "export",
 ]

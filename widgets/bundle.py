@@ -7,14 +7,15 @@ it in an ``import`` line. Nothing is minified, so a browser's debugger shows the
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-__all__ = ["STATIC", "module"]
+__all__ = ["STATIC", "entry", "module", "scopes"]
 
 STATIC = Path(__file__).parent / "static"
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+\.js)";$', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?:function|class|const) (\w+)", re.MULTILINE)
+_EXPORT = re.compile(r"^export (?:async )?(?:function|class|const) (\w+)", re.MULTILINE)
 
 
 def _needed(name: str, order: list[str]) -> list[str]:
@@ -37,8 +38,27 @@ def _scope(name: str) -> str:
     return f'files["{name}"] = (() => {{\n{source}{result}}})();\n'
 
 
+_ENTRY = re.compile(r'^export default files\["(\w+\.js)"\];$', re.MULTILINE)
+
+
+def scopes(names: Iterable[str]) -> str:
+    """The sources of ``names`` and of all that they import, each once, as entries of ``files``."""
+    order: list[str] = []
+    for name in names:
+        if name not in order:
+            _needed(name, order)
+    return "const files = {};\n" + "\n".join(map(_scope, order))
+
+
 @cache
 def module(name: str) -> str:
     """The source of ``static/name`` with everything it imports inside."""
-    scopes = "\n".join(_scope(file) for file in _needed(name, []))
-    return f'const files = {{}};\n{scopes}\nexport default files["{name}"];\n'
+    return f'{scopes([name])}\nexport default files["{name}"];\n'
+
+
+def entry(source: str) -> str:
+    """The name of which ``source`` is the ``module``."""
+    found = _ENTRY.search(source)
+    if found is None:
+        raise ValueError("a panel's module is made by ifog.widgets.bundle.module")
+    return found[1]

@@ -1,37 +1,36 @@
 """The thread that keeps panels up to date while a cell blocks the kernel's main thread.
 
-It asks the source for new events some ten times a second, folds them and sets one trait a panel.
-Nothing new costs a comparison; a closed feed costs nothing. A panel that fails says so in its own
-place, and the others go on: nothing here can fail in the notebook.
+It asks the source for new events some twenty times a second, folds them and sets one trait a panel;
+a panel that takes long is asked less often. Nothing new costs a comparison; a closed feed costs
+nothing. A panel that fails says so in its own place, and the others go on: nothing here can fail in
+the notebook.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import MutableSet, Sequence
+from collections.abc import Iterable, MutableSet, Sequence
+from time import monotonic, thread_time
 from typing import Any, Protocol
 
-from ifog.telemetry import Event, now
+from ifog.sources import EventSource, events_of, source_of
+from ifog.telemetry import now
 
-__all__ = ["EventSource", "Feed", "source_of"]
+__all__ = ["Feed"]
 
-_PERIOD = 0.08  # seconds between two looks at the source
+_PERIOD = 0.05  # seconds between two looks at the source
 _SLOW = 0.25  # with many ranks
 _MANY = 32
+_REST = 60  # times as long as it worked a panel rests, so that none takes much of a core
+_LONGEST = 0.5  # seconds it may rest
 _REFRESH = 0.5  # seconds after which clocks and rates move on without news
-
-
-class EventSource(Protocol):
-    """Where events come from: a log, a replay, a simulator's trace."""
-
-    def since(self, cursor: int) -> tuple[int, list[Event]]:
-        """The new cursor and the events after ``cursor``."""
 
 
 class Follower(Protocol):
     """What a feed keeps up to date."""
 
     n: int
+    asleep: bool
 
     def follow(self, source: EventSource, *, refresh: bool) -> None:
         """Take what is new in ``source``; ``refresh`` asks to move on without news too."""
@@ -39,21 +38,8 @@ class Follower(Protocol):
     def restart(self) -> None:
         """Read the source again from its beginning."""
 
-
-def source_of(source: Any) -> Any:
-    """``source`` if it has events: an event source, or something with one as ``events``.
-
-    Raises:
-        TypeError: it has none.
-    """
-    if callable(getattr(source, "since", None)):
-        return source
-    if callable(getattr(getattr(source, "events", None), "since", None)):
-        return source
-    raise TypeError(
-        f"a dashboard shows a Cluster or an event log, not {type(source).__name__!r}: "
-        "pass the cluster, its .events, or an object with since(cursor)"
-    )
+    def prepare(self, source: EventSource) -> bool:
+        """Do a bit of what makes going back in ``source`` quick; whether more is to be done."""
 
 
 def _followers(events: Any) -> MutableSet[Any]:
@@ -75,6 +61,7 @@ class Feed:
         self._closed = threading.Event()
         self._looking = threading.Lock()
         self._refreshed = 0.0
+        self._rested: dict[Follower, float] = dict.fromkeys(self._panels, 0.0)
         self._events: Any = None
         self._thread = threading.Thread(target=self._run, name="ifog dashboard", daemon=True)
 
@@ -96,24 +83,42 @@ class Feed:
 
     def step(self) -> None:
         """One look: fold what is new into every panel."""
+        self._look(self._panels)
+
+    def _look(self, panels: Iterable[Follower]) -> None:
         with self._looking:
-            events: EventSource = getattr(self._source, "events", self._source)
-            if self._events is not events:
-                _followers(events).add(self)
-                if self._events is not None:
-                    for panel in self._panels:
-                        panel.restart()
+            events: Any = events_of(self._source)
+            if self._events is not events and self._events is not None:
+                for panel in self._panels:
+                    panel.restart()
             self._events = events
+            if not all(panel.asleep for panel in self._panels):
+                _followers(events).add(self)
+            else:  # engines need not send as often for pages that nobody sees
+                _followers(events).discard(self)
+            if hasattr(events, "advance"):
+                events.advance()
             time = now()
             due = time - self._refreshed > _REFRESH
-            for panel in self._panels:
-                panel.follow(events, refresh=due)
+            for panel in panels:
+                if not panel.asleep:
+                    begun = thread_time()
+                    panel.follow(events, refresh=due)
+                    rest = min(_REST * (thread_time() - begun), _LONGEST)
+                    self._rested[panel] = monotonic() + rest
             if due:
                 self._refreshed = time
 
     def _run(self) -> None:
         period = 0.0
         while not self._closed.wait(period):
-            self.step()
+            moment = monotonic()
+            self._look(panel for panel in self._panels if self._rested[panel] <= moment)
             many = max((panel.n for panel in self._panels), default=0) > _MANY
             period = _SLOW if many else _PERIOD
+            due = now() + period
+            while not self._closed.is_set() and now() < due and self._prepare():
+                period = due - now()
+
+    def _prepare(self) -> bool:
+        return any(panel.prepare(self._events) for panel in self._panels)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -10,13 +12,22 @@ from typing import Any, ClassVar, NamedTuple
 import anywidget
 import traitlets
 
+from ifog.folding import Folding
+from ifog.sources import EventSource
+from ifog.tape import Tape
 from ifog.telemetry import Event, now
 from ifog.widgets.bundle import STATIC
-from ifog.widgets.feed import EventSource, Feed
+from ifog.widgets.feed import Feed
+from ifog.widgets.paper import Theme, png_of, svg_of
 
 __all__ = ["Panel", "Picture"]
 
+_PAGE, _GUTTER = 864, 24  # pixels of a dashboard's columns, and between two
 _log = logging.getLogger(__name__)
+
+
+def _read(text: Any) -> Any:
+    return json.loads(text) if isinstance(text, str) else text
 
 
 class Picture(NamedTuple):
@@ -39,11 +50,18 @@ class Panel(anywidget.AnyWidget):
         state: what is drawn, JSON-ready; kept by a saved notebook.
         selected: the rank clicked on, or None.
         table: whether numbers are shown instead of the picture.
+        look: how the reader has set it up: its height, what was chosen; written by the browser.
+        views: the places on pages where it is shown; written by the browser.
     """
 
-    state = traitlets.Dict().tag(sync=True)
+    # As one text: what is between here and the browser would look at each number by itself.
+    state = traitlets.Dict().tag(
+        sync=True, to_json=lambda value, _: json.dumps(value), from_json=lambda text, _: _read(text)
+    )
     selected = traitlets.Int(None, allow_none=True).tag(sync=True)
     table = traitlets.Bool(False).tag(sync=True)
+    look = traitlets.Dict().tag(sync=True)
+    views = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _css = STATIC / "ifog.css"
 
     span: ClassVar[int] = 12
@@ -53,9 +71,11 @@ class Panel(anywidget.AnyWidget):
     def __init__(self, source: Any = None, **traits: Any) -> None:
         feed = None if source is None else Feed(source, (self,))
         self._folding = threading.Lock()
-        self._folded: Any = self.picture.initial()
-        self._cursor = 0
+        self._folded = Folding[Any](self.picture.initial, self.picture.fold)
+        self._time = math.nan
+        self._shown = False
         super().__init__(**traits)
+        self.observe(self._note_views, "views")
         self.add_class(f"ifog-span-{self.span}")
         self.on_msg(self._receive)
         if feed is not None:
@@ -67,29 +87,66 @@ class Panel(anywidget.AnyWidget):
         """How many ranks are shown."""
         return int(self.state.get("n") or 0)
 
+    @property
+    def asleep(self) -> bool:
+        """Whether no page shows it any more; it then costs nothing, until one does again."""
+        return self._shown and not self.views
+
+    def _note_views(self, change: Any) -> None:
+        self._shown = self._shown or bool(change["new"])
+
     def follow(self, source: EventSource, *, refresh: bool) -> None:
         """Fold what is new in ``source`` and show it; an error is shown, never raised.
 
-        With ``refresh`` clocks and rates of a running cell move on without news too.
+        With ``refresh`` clocks and rates of a running cell move on without news too. Where events
+        fell out of the source before they were read, what is left of it is read from the start.
         """
         with self._folding:
             if "error" in self.state:
                 return
             try:
-                self._cursor, events = source.since(self._cursor)
-                if events:
-                    self._folded = self.picture.fold(self._folded, events)
-                elif self.state and not (refresh and self._moves()):
+                moved = self._read(source)
+                if not moved and self.state and not (refresh and self._moves()):
                     return
-                state = self.picture.view(self._folded, now())
+                state = self._view(now() if _tape(source) is None else self._time)
             except Exception as error:
                 _log.debug("a panel failed", exc_info=True)
                 state = {"error": f"{type(error).__name__}: {error}"}
             self._show(state)
 
+    def _view(self, time: float) -> dict[str, Any]:
+        return self.picture.view(self._folded.state, time)
+
+    def _read(self, source: Any) -> bool:
+        """Fold up to the present of ``source``; whether there was anything to fold."""
+        tape = _tape(source)
+        if tape is None:
+            missed = getattr(source, "missed", None)
+            if self._folded.place and missed is not None and missed(self._folded.place):
+                self._folded.clear()
+            cursor, events = source.since(self._folded.place)
+            if events:
+                self._folded.take(cursor, events)
+            return bool(events)
+        before = (self._folded.place, self._time)
+        self._time = source.now()
+        self._folded.go(tape, tape.place(self._time))
+        return before != (self._folded.place, self._time)
+
     def _moves(self) -> bool:
         """Whether the picture changes without news: a cell runs, or the view says so."""
-        return bool(self._folded.ranks.live or self.state.get("moves"))
+        return bool(self._folded.state.ranks.live or self.state.get("moves"))
+
+    def prepare(self, source: EventSource) -> bool:
+        """Place a bookmark in a run that is played; whether there are more to place."""
+        tape = _tape(source)
+        if tape is None or "error" in self.state:
+            return False
+        with self._folding:
+            try:
+                return self._folded.prepare(tape)
+            except Exception:  # shown when the present gets there
+                return False
 
     def _show(self, state: dict[str, Any]) -> None:
         with self.hold_sync():
@@ -99,11 +156,40 @@ class Panel(anywidget.AnyWidget):
         if isinstance(content, dict) and content.get("retry"):
             self.restart()
 
+    def to_svg(self, *, width: int = 0, theme: Theme = "light") -> str:
+        """What the panel shows now, as the text of an SVG file; drawn by the very same module.
+
+        Args:
+            width: of the drawing, in pixels; by default what the panel has on a dashboard.
+            theme: "light" or "dark".
+
+        Raises:
+            ArgumentError: ``ifog[pictures]`` is not installed, or there is no such theme.
+        """
+        columns = self.span / 12
+        traits = self.get_state()
+        wide = width or round(_PAGE * columns - _GUTTER * (1 - columns))
+        return svg_of(f"{type(self).__name__.lower()}.js", traits, wide, theme)
+
+    def to_png(self, *, width: int = 0, theme: Theme = "light", scale: float = 2) -> bytes:
+        """``to_svg`` as a PNG with ``scale`` dots a pixel."""
+        return png_of(self.to_svg(width=width, theme=theme), scale)
+
+    def figure(self) -> Any:
+        """What the panel shows now, as a Plotly figure to zoom, restyle and export.
+
+        Raises:
+            ArgumentError: it is no chart, or shows nothing yet.
+        """
+        from ifog.widgets.figures import figure_of
+
+        return figure_of(type(self).__name__, self.state)
+
     def restart(self) -> None:
         """Forget everything and read the source again from its beginning."""
         with self._folding:
-            self._folded = self.picture.initial()
-            self._cursor = 0
+            self._folded.clear()
+            self._time = math.nan
             self._show({})
 
     def close(self) -> None:
@@ -111,3 +197,9 @@ class Panel(anywidget.AnyWidget):
         if self._feed is not None:
             self._feed.close()
         super().close()
+
+
+def _tape(source: Any) -> Tape | None:
+    """The run that ``source`` plays; None where events come as they happen."""
+    tape = getattr(source, "tape", None)
+    return tape if isinstance(tape, Tape) else None

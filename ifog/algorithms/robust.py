@@ -40,8 +40,8 @@ def clipped_gossip(lr: Rate, *, radius: float) -> Algorithm:
 
         h = x - a g(x);   x_i+ = h_i + sum_j W_ij clip(h_j - h_i, r),   clip(z, r) = min(1, r/|z|) z
 
-    Doubly stochastic W, which may change. Without liars and with a large radius it is ``atc``;
-    a liar moves an honest agent by at most its weight times the radius.
+    Symmetric doubly stochastic W, which may change. Not exact: without liars and with a large
+    radius it is ``atc``. A liar moves an honest agent by at most its weight times the radius.
 
     Args:
         lr: a.

@@ -276,5 +276,5 @@ _ENTRIES = [
         (prox_skip, "symmetric", "sx"),
     ),
     *_entries("asynchronous", (ad_psgd, "balanced", "vs")),
-    *_entries("robust", (clipped_gossip, "balanced", "vs"), (trimmed_mean, "links", "vs")),
+    *_entries("robust", (clipped_gossip, "symmetric", "vs"), (trimmed_mean, "links", "vs")),
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -23,10 +24,17 @@ _ALONE = 8  # times more for what waits for nobody, so that all ranks are at it 
 
 
 class Contestant(NamedTuple):
-    """What is called, and how often in a round."""
+    """What is called, and how often in a round.
+
+    Attributes:
+        call: what is timed.
+        calls: of a block.
+        scope: entered before each block and left after it, outside of the time.
+    """
 
     call: Callable[[], object]
     calls: int = 1
+    scope: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 def block_of(
@@ -46,7 +54,7 @@ def block_of(
 
 
 def alternate(
-    contestants: Mapping[str, Contestant], rounds: int, seconds: float
+    contestants: Mapping[str, Contestant], rounds: int, seconds: float, *, warming: int = _WARMING
 ) -> dict[str, list[float]]:
     """Seconds of a call, from the first rank's start to the last one's end: an entry a round.
 
@@ -57,6 +65,7 @@ def alternate(
         contestants: by name.
         rounds: how many, besides those that warm up.
         seconds: after which no further round is begun, if there have been three.
+        warming: rounds that are not counted.
     """
     world, names = MPI.COMM_WORLD, list(contestants)
     rows: list[np.ndarray] = []
@@ -65,14 +74,16 @@ def alternate(
         row = np.empty((len(names), 2))
         for place in range(len(names)):
             turn = (len(rows) + (place if len(rows) % 2 else -place)) % len(names)
-            world.Barrier()
-            row[turn] = _block(contestants[names[turn]])
+            contestant = contestants[names[turn]]
+            with contestant.scope():
+                world.Barrier()
+                row[turn] = _block(contestant)
         rows.append(row)
-        done = len(rows) - _WARMING
+        done = len(rows) - warming
         spent = time.perf_counter() - begun > seconds
         if world.bcast(done >= rounds or (spent and done >= _LEAST)):
             break
-    times = np.array(rows[_WARMING:])  # [rounds, contestants, minus the start and the end]
+    times = np.array(rows[warming:])  # [rounds, contestants, minus the start and the end]
     world.Allreduce(MPI.IN_PLACE, times, MPI.MAX)
     calls = [contestants[name].calls for name in names]
     seconds_of_a_call = times.sum(-1) / calls

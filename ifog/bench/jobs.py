@@ -17,7 +17,9 @@ from typing import Any
 
 import psutil
 
+from ifog.bench.namespaces import EmulatedHosts
 from ifog.errors import ArgumentError, ClusterError
+from ifog.hosts import Hosts
 from ifog.mpiexec import environment, flags, mpiexec
 from ifog.numbers import size
 
@@ -64,6 +66,8 @@ def measure(
     seconds: float,
     folder: str = HERE,
     specification: Mapping[str, Any] | None = None,
+    hosts: EmulatedHosts | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Any:
     """What ``program`` on ``ranks`` ranks wrote as JSON to the file its last argument names.
 
@@ -75,13 +79,25 @@ def measure(
         folder: the checkout whose ifog it imports.
         specification: what it is to do, its argument before the last; ``private`` is added, a
             folder that all its ranks share and nobody else can read.
+        hosts: where they run, equally many on each; by default here.
+        variables: what else the ranks find in their environment.
 
     Raises:
         ClusterError: the job failed or took too long.
     """
+    where = f"{ranks} ranks" if hosts is None else f"{ranks} ranks on {len(hosts.names)} hosts"
     with tempfile.TemporaryDirectory(prefix="ifog-") as private:
         out = Path(private) / "times.json"
-        words = [mpiexec(), "-n", str(ranks), *flags(private, private)]
+        added = {
+            **environment(ranks),
+            **(variables or {}),
+            "PYTHONPATH": str(Path(folder).resolve()),
+        }
+        if hosts is None:
+            words = [mpiexec(), "-n", str(ranks), *flags(private, private)]
+        else:
+            added |= {"GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
+            words = _words(hosts, ranks, added)
         # With mpi4py's own runner an exception on one rank ends the whole job.
         words += [sys.executable, "-m", "mpi4py", *program]
         if specification is not None:
@@ -89,7 +105,7 @@ def measure(
         with subprocess.Popen(
             [*words, str(out)],
             cwd=private,
-            env={**os.environ, **environment(ranks), "PYTHONPATH": str(Path(folder).resolve())},
+            env={**os.environ, **(hosts.environment if hosts else {}), **added},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -100,14 +116,24 @@ def measure(
                 log = job.communicate(timeout=seconds)[0]
             except subprocess.TimeoutExpired:
                 raise ClusterError(
-                    f"bench {bench}: a job of {ranks} ranks took over {seconds:.0f} s and was "
-                    "ended; try fewer ranks or --quick"
+                    f"bench {bench}: a job of {where} took over {seconds:.0f} s and was ended; try "
+                    f"--quick, fewer of them{' or a higher --rate' if hosts else ''}"
                 ) from None
             finally:
+                if hosts is not None and job.poll() is None:
+                    hosts.close()
                 _end(job)
         if job.returncode != 0 or not out.is_file():
-            raise ClusterError(f"bench {bench}: a job of {ranks} ranks failed:\n{log[-3000:]}")
+            raise ClusterError(f"bench {bench}: a job of {where} failed:\n{log[-3000:]}")
         return json.loads(out.read_text())
+
+
+def _words(hosts: EmulatedHosts, ranks: int, variables: Mapping[str, str]) -> list[str]:
+    """The words that start ranks on emulated hosts."""
+    slots = ranks // len(hosts.names)
+    places = Hosts(tuple((name, slots) for name in hosts.names))
+    words = [*hosts.on(), mpiexec(), "-n", str(ranks), *flags(one_machine=False)]
+    return [*words, *places.flags(variables, hosts.network), "-x", "GLOO_SOCKET_IFNAME"]
 
 
 def _end(job: subprocess.Popen[str]) -> None:

@@ -7,21 +7,14 @@ over one link, one way, at the link's rate.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
-from ifog.bench.jobs import HERE, require_room
+from ifog.bench.jobs import measure, require_room
 from ifog.bench.namespaces import EmulatedHosts
 from ifog.bench.ratios import Ratio, TargetRow, label, medians, ratio, table, target, target_lines
-from ifog.errors import ArgumentError, ClusterError
-from ifog.hosts import Hosts
-from ifog.mpiexec import cores, environment, flags, mpiexec
+from ifog.errors import ArgumentError
+from ifog.mpiexec import cores
 
 __all__ = ["NetReport", "Transfer", "run"]
 
@@ -30,6 +23,7 @@ MPI_ONE_PEER, MPI_RING, MPI_ALLREDUCE = "MPI one-peer", "MPI ring", "MPI Allredu
 GLOO = "gloo all_reduce"
 SIZES = (1 << 20, 25 << 20, 100 << 20)
 QUICK_SIZES = (1 << 18, 1 << 20)
+_PROGRAM = ("-m", "ifog.bench.net_rounds")
 _LEAST_HOSTS = 2
 _TENSORS = 14  # of the largest size that a rank holds at once, those of gloo and MPI included
 _SECONDS = 570.0
@@ -104,7 +98,9 @@ def run(
         "seconds": 3.0 if quick else 90.0,
     }
     with EmulatedHosts(hosts, mbit=mbit) as emulated:
-        found = _measure(emulated, specification)
+        found = measure(
+            "net", hosts, _PROGRAM, seconds=_SECONDS, specification=specification, hosts=emulated
+        )
     return NetReport(
         hosts,
         mbit,
@@ -112,51 +108,6 @@ def run(
         [_transfer(case, hosts, mbit) for case in found],
         list(_targets(found, hosts, mbit)),
     )
-
-
-def _measure(hosts: EmulatedHosts, specification: Mapping[str, Any]) -> Any:
-    """What the ranks wrote, one on each host."""
-    n = len(hosts.names)
-    with tempfile.TemporaryDirectory(prefix="ifog-") as private:
-        out = Path(private) / "times.json"
-        variables = {
-            **environment(n),
-            "PYTHONPATH": HERE,
-            "GLOO_SOCKET_IFNAME": "eth0",
-            "OMP_NUM_THREADS": "1",
-        }
-        places = Hosts(tuple((name, 1) for name in hosts.names))
-        command = [
-            *(*hosts.on(), mpiexec(), "-n", str(n), *flags(one_machine=False)),
-            *places.flags(variables, hosts.network),
-            *("-x", "GLOO_SOCKET_IFNAME"),
-            # With mpi4py's own runner an exception on one rank ends the whole job.
-            *(sys.executable, "-m", "mpi4py", "-m", "ifog.bench.net_rounds"),
-            *(json.dumps({**specification, "private": private}), str(out)),
-        ]
-        with subprocess.Popen(
-            command,
-            cwd=private,
-            env={**os.environ, **hosts.environment, **variables},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as job:
-            try:
-                log = job.communicate(timeout=_SECONDS)[0]
-            except subprocess.TimeoutExpired:
-                raise ClusterError(
-                    f"bench net: a job on {n} hosts took over {_SECONDS:.0f} s and was ended; try "
-                    "--quick, fewer hosts or a higher --rate"
-                ) from None
-            finally:
-                if job.poll() is None:
-                    hosts.close()
-        if job.returncode != 0 or not out.is_file():
-            raise ClusterError(f"bench net: a job on {n} hosts failed:\n{log[-3000:]}")
-        return json.loads(out.read_text())
 
 
 def _floors(nbytes: int, hosts: int, mbit: float) -> dict[str, float]:

@@ -12,7 +12,17 @@ from typing import Literal, TypedDict
 
 from ifog.numbers import SPACE
 
-__all__ = ["Ratio", "TargetRow", "label", "medians", "ratio", "table", "target", "target_lines"]
+__all__ = [
+    "Ratio",
+    "TargetRow",
+    "label",
+    "medians",
+    "quartiles",
+    "ratio",
+    "table",
+    "target",
+    "target_lines",
+]
 
 Aim = Literal["at least", "at most"]
 _UNITS = ((1 << 20, "MB"), (1 << 10, "KB"), (1, "B"))
@@ -38,9 +48,13 @@ class TargetRow(TypedDict):
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
     """How many times ``below`` goes into ``above``, round by round."""
-    found = [a / b for a, b in zip(above, below, strict=True)]
+    return quartiles([a / b for a, b in zip(above, below, strict=True)])
+
+
+def quartiles(found: Sequence[float]) -> Ratio:
+    """The median of what was found in each round, and the quartiles."""
     low, middle, high = (
-        statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
+        statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else list(found) * 3
     )
     return Ratio(median=middle, low=low, high=high)
 

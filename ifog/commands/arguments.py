@@ -45,7 +45,7 @@ def add_as_bluefog(parser: argparse.ArgumentParser) -> None:
 
 
 def with_bluefog(environment: Mapping[str, str]) -> dict[str, str]:
-    """``PYTHONPATH`` with the folder in front in which a package called ``bluefog`` is ifog's."""
+    """``PYTHONPATH`` with the folder in front whose ``sitecustomize`` makes ``bluefog`` ifog's."""
     folder = str(Path(ifog.__file__).resolve().parent / "bluefog" / "_path")
     before = environment.get("PYTHONPATH")
     return {"PYTHONPATH": folder if not before else f"{folder}{os.pathsep}{before}"}

@@ -24,11 +24,11 @@ from ifog.transport.semaphores import SEMAPHORE_BYTES, Semaphore
 
 __all__ = ["LOANS", "SLOT_BYTES", "Mail", "fence"]
 
-SLOT_BYTES = 1184  # of a message; also a header with its small payload
+SLOT_BYTES = 4256  # of a message; also a header with its small payload
 LOANS = 256  # that a rank may have given out at a time
 _HEAD = struct.Struct("<II")  # bytes, tag
-_SLOT = 1216  # a multiple of a cache line
-_SLOTS = 16
+_SLOT = 4288  # a multiple of a cache line
+_SLOTS = 32
 _LINE = 64
 
 # These processors show stores to others in the order of the program.
@@ -178,6 +178,8 @@ class Mail:
         self._own = own
         self._outboxes: dict[int, _Outbox] = {}
         self._read = dict.fromkeys(self.ranks, 0)
+        others = [(r, place * _LINE // 8) for r, place in self.place.items() if r != rank]
+        self._counters = tuple(others)
         self._unread: dict[tuple[int, int], deque[bytearray]] = {}
 
     def open(self, addresses: Mapping[int, tuple[int, int]]) -> None:
@@ -248,6 +250,11 @@ class Mail:
         fence()
         self._read[source] = own.read[counter] = read
         return found
+
+    def fresh(self) -> bool:
+        """Whether a message is here that nobody has looked at."""
+        written, read = self._own.written, self._read
+        return any(written[counter] != read[rank] for rank, counter in self._counters)
 
     def sleep(self, seconds: float) -> None:
         """Give up the processor until a message comes, a signal, or the time is over."""

@@ -24,7 +24,8 @@ from ifog.transport.mpi import MPITransport, give_way
 
 __all__ = ["SharedTransport"]
 
-_YIELDS = 10
+_ROUNDS = 2  # of yields before the first sleep
+_YIELDS = 5
 _LISTEN_EVERY = 16  # sleeps between two looks for what MPI reports
 _ASK_EVERY = 256  # fruitless looks at mailboxes between two of these, where nobody sleeps
 _SENTINEL_TAG = 1 << 30
@@ -118,13 +119,18 @@ class SharedTransport(MPITransport):
             raise self.failure(error) from None
 
     def idle(self, polls: int) -> None:
-        """Yield, then sleep 50 microseconds to a millisecond or until a message comes."""
-        if self._mail is None or self.pending:
+        """Yield, then sleep 50 microseconds to a millisecond, or until a message comes."""
+        mail = self._mail
+        if mail is None or self.pending:
             super().idle(polls)
-        elif polls <= _YIELDS:
-            give_way()
+        elif polls > _ROUNDS:
+            mail.sleep(min(50e-6 * (1 + (polls - _ROUNDS) // 20), 1e-3))
         else:
-            self._mail.sleep(min(50e-6 * (1 + (polls - _YIELDS) // 20), 1e-3))
+            # A look at the counters costs a fraction of one at the operations under way.
+            for _ in range(_YIELDS):
+                give_way()
+                if mail.fresh():
+                    break
         if polls % _LISTEN_EVERY == 0 and self._meeting is None:
             self._listen()
             if self._heard() is not None:

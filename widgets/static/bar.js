@@ -1,8 +1,11 @@
 // The line above the panels: run, graph, what every rank does, round, seconds.
 
-import { Layer, count, duration, html, svgRoot } from "./draw.js";
+import { Layer, count, duration, html, stateOf, svgRoot, write } from "./draw.js";
+import { announce, scopeOf, select } from "./keys.js";
+import { scrubber } from "./scrubber.js";
 import { addTips } from "./tips.js";
 
+const CHANGES = "change:state change:title change:replay change:modelled";
 const SILENCE = 6000; // milliseconds without news of a live run before it is called lost
 
 function glyph(layer, doing, rank, x, side) {
@@ -51,12 +54,6 @@ function ticks(layer, states) {
   return states.length * 5 + Math.floor((states.length - 1) / 8) * 4;
 }
 
-function counts(states) {
-  const sums = {};
-  for (const doing of states) sums[doing] = (sums[doing] ?? 0) + 1;
-  return Object.entries(sums).map(([doing, sum]) => `${sum} ${doing}`).join(", ");
-}
-
 function render({ model, el }) {
   const root = html("div", "ifog");
   const bar = html("div", "ifog-bar");
@@ -65,45 +62,71 @@ function render({ model, el }) {
   const right = html("div", "ifog-right");
   const [round, time] = [html("span"), html("span", "ifog-muted")];
   const pill = html("span", "ifog-pill");
+  const modelled = html("span", "ifog-pill", "modelled");
+  modelled.title = "times are those of a model: no clock was read";
   pill.setAttribute("role", "status");
   const [word, figure] = [html("span", "ifog-muted"), html("b")];
   round.append(word, figure);
   const strip = svgRoot(right);
-  right.append(round, time, pill);
+  const player = scrubber((request) => model.send({ replay: request }));
+  right.append(round, time, player.button, player.pill, pill, modelled);
   bar.append(title, graph, right);
   banner.hidden = true;
-  root.append(bar, banner);
+  root.append(bar, player.element, banner);
+  root.dataset.lmSuppressShortcuts = "true";
   el.append(root);
   addTips(root);
   const layer = new Layer(strip);
   let news = performance.now();
+  let scope = null;
+
+  // In a replay the scrubber stands for the rule under the bar; keys work on the whole page.
+  function drawPlayer() {
+    const replay = model.get("replay");
+    const played = Boolean(replay?.ticks);
+    for (const part of [player.element, player.button, player.pill]) part.hidden = !played;
+    bar.classList.toggle("ifog-played", played);
+    pill.hidden = played;
+    modelled.hidden = !model.get("modelled");
+    if (!played) return "";
+    if (!scope && root.isConnected) {
+      scope = root.closest(".ifog-dashboard") ?? root;
+      scope.addEventListener("keydown", player.onKey);
+    }
+    player.draw(replay);
+    return replay.note;
+  }
 
   function draw() {
-    const state = model.get("state") ?? {};
+    const state = stateOf(model);
     const n = state.n ?? 0;
     const fresh = state.cell === null || state.cell === undefined;
-    title.textContent = fresh ? "No run yet" : model.get("title") || `Cell ${state.cell}`;
+    write(title, fresh ? "No run yet" : model.get("title") || `Cell ${state.cell}`);
     const ranks = `${n} rank${n === 1 ? "" : "s"}`;
-    graph.textContent = state.label ? `${state.label} graph · ${ranks}` : "";
+    write(graph, state.label ? `${state.label} graph · ${ranks}` : "");
     const states = state.states ?? [];
     let width = 0;
     if (n <= 16) {
       states.forEach((doing, rank) => glyph(layer, doing, rank, rank * 17, 12));
       width = Math.max(states.length * 17 - 5, 0);
     } else if (n <= 64) width = ticks(layer, states);
-    else graph.textContent += `: ${counts(states)}`;
+    else graph.textContent += `: ${state.counts}`;
     layer.sweep();
     strip.setAttribute("width", width);
     strip.setAttribute("height", 12);
-    word.textContent = fresh ? (n ? `${ranks} ready` : "") : "round\u00a0";
-    figure.textContent = fresh ? "" : count(state.round);
-    time.textContent = fresh ? "" : duration(state.elapsed);
-    pill.textContent = state.pill ?? "idle";
-    pill.className = `ifog-pill ${state.pill ?? ""}`;
-    const gone = state.pill === "live" && performance.now() - news > SILENCE;
+    write(word, fresh ? (n ? `${ranks} ready` : "") : "round\u00a0");
+    write(figure, fresh ? "" : count(state.round));
+    write(time, fresh ? "" : duration(state.elapsed));
+    const paused = scopeOf(root).dataset.paused;
+    write(pill, paused ? "paused" : (state.pill ?? "idle"));
+    pill.className = `ifog-pill ${paused ? "" : (state.pill ?? "")}`;
+    const note = drawPlayer();
+    const gone = !bar.classList.contains("ifog-played") && state.pill === "live" &&
+      performance.now() - news > SILENCE;
     root.closest(".ifog-dashboard")?.classList.toggle("ifog-stale", gone);
-    const text = gone ? "no connection for 6 s; last state kept" : state.error || state.lost || "";
-    banner.textContent = text;
+    const known = [state.lost, note].filter(Boolean).join("; ");
+    const text = gone ? "no connection for 6 s; last state kept" : state.error || known;
+    write(banner, text);
     banner.hidden = !text;
     banner.className = `ifog-banner${gone || state.error ? " red" : ""}`;
   }
@@ -114,18 +137,27 @@ function render({ model, el }) {
   };
   const onClick = (event) => {
     const rank = event.target.closest?.("[data-rank]")?.dataset.rank;
-    const scope = root.closest(".ifog-dashboard");
-    if (rank === undefined || !scope) return;
-    const detail = { scope, chosen: Number(rank) };
-    document.dispatchEvent(new CustomEvent("ifog-select", { detail }));
+    if (rank === undefined) return;
+    const chosen = Number(rank);
+    select(root, chosen === model.get("selected") ? null : chosen);
   };
+  const onTold = ({ detail }) => {
+    if (detail.scope !== scopeOf(root)) return;
+    if (detail.what === "select") model.set("selected", detail.chosen);
+    draw();
+  };
+  document.addEventListener("ifog", onTold);
+  const leave = announce(model);
   root.addEventListener("click", onClick);
-  model.on("change:state change:title", onState);
+  model.on(CHANGES, onState);
   const watch = setInterval(draw, 2000);
   requestAnimationFrame(draw);
   return () => {
     clearInterval(watch);
-    model.off("change:state change:title", onState);
+    document.removeEventListener("ifog", onTold);
+    leave();
+    model.off(CHANGES, onState);
+    scope?.removeEventListener("keydown", player.onKey);
   };
 }
 

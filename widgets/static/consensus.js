@@ -1,14 +1,17 @@
 // Do the ranks agree: error over rounds on a log axis, prediction dashed, drift of the mean below.
 
 import { axes, path } from "./axes.js";
-import { decade, fromLog, textWidth } from "./draw.js";
+import { choose } from "./choice.js";
+import { drawDrift } from "./drift.js";
+import { fromLog, lengthOf, textWidth, write } from "./draw.js";
 import { mount } from "./frame.js";
-import { overlay } from "./hover.js";
+import { nearest, overlay } from "./hover.js";
 
 const HEIGHT = 300;
 const TOP = 6;
 const PLOT = 206;
 const DRIFT = [248, 36]; // top and height of the strip below
+const MOST = 4; // curves drawn at once
 const COLOURS = ["--ifog-series-1", "--ifog-series-2", "--ifog-compute", "--ifog-ink"];
 
 function drawRanks(layer, state, scale, chosen) {
@@ -25,7 +28,7 @@ function drawRanks(layer, state, scale, chosen) {
   group.put("median", "path", { d: path(scale, state.at, middle), class: "thin" });
 }
 
-function drawCurves(layer, state, scale) {
+function drawCurves(layer, state, scale, plot) {
   const group = layer.group("curves");
   const labels = [];
   state.curves.forEach((curve, index) => {
@@ -47,7 +50,7 @@ function drawCurves(layer, state, scale) {
   let floor = -Infinity;
   const tall = state.curves.length > 1 ? 16 : 32;
   labels.forEach((label) => (label.y = floor = Math.max(label.y - 2, floor + tall, TOP + 8)));
-  const over = Math.max(0, floor + (tall - 16) - (TOP + PLOT));
+  const over = Math.max(0, floor + (tall - 16) - (TOP + plot));
   for (const { y, index, curve, ended } of labels) {
     const style = `fill: var(${ended ? "--ifog-stall" : COLOURS[index]})`;
     const at = { x: scale.right + 10, y: y - over, class: "bold body", style };
@@ -61,51 +64,72 @@ function drawCurves(layer, state, scale) {
   }
 }
 
-function drawDrift(layer, state, scale) {
-  const [top, tall] = DRIFT;
-  const values = state.curves[0].drifts;
-  const { kept, moved, rounding, text } = state.drift;
-  const worst = Math.max(...values.filter((value) => value !== null));
-  const low = rounding - 2;
-  const high = Math.max(rounding + 2, kept ? low : Math.ceil(worst));
-  const y = (value) => top + (tall * (high - Math.min(Math.max(value, low), high))) / (high - low);
-  const group = layer.group("drift");
-  const [x, width] = [scale.left, scale.right - scale.left];
-  const edge = y(rounding + 2);
-  group.put("band", "rect", { x, y: edge, width, height: top + tall - edge, class: "band" });
-  for (const power of [low, high]) {
-    group.put(`line${power}`, "path", { d: `M${x},${y(power)} h${width}`, class: "grid" });
-    const label = { x: x - 8, y: y(power) + 4, class: "muted end" };
-    group.put(`tick${power}`, "text", label, decade(power));
-  }
-  const d = path({ x: scale.x, y }, state.curves[0].rounds, values);
-  group.put("line", "path", { d, class: `drift${moved ? " moved" : ""}` });
-  const at = { x: scale.right + 10, y: top + 14 };
-  group.put("what", "text", { ...at, class: `bold${moved ? " moved" : ""}` }, "mean drift");
-  const mark = { ...at, y: at.y + 17, class: moved ? "moved" : "muted" };
-  group.put("value", "text", mark, `${moved ? "✕ " : kept ? "✓ " : ""}${text}`);
-}
-
 // Where the newest cell begins when a run goes over several: the axis counts the rounds of all.
-function drawCell(layer, state, scale) {
+function drawCell(layer, state, scale, plot) {
   if (!state.begun) return;
   const [round, name] = state.begun;
   const x = scale.x(round);
   const group = layer.group("cell");
-  group.put("line", "path", { d: `M${x},${TOP} V${TOP + PLOT}`, class: "begun" });
+  group.put("line", "path", { d: `M${x},${TOP} V${TOP + plot}`, class: "begun" });
   const word = group.put("word", "text", { x: x + 6, y: TOP + 12, class: "muted halo" }, name);
-  const beyond = x + 6 + word.getComputedTextLength() > scale.right;
+  const beyond = x + 6 + lengthOf(word) > scale.right;
   word.setAttribute("x", beyond ? x - 6 : x + 6);
   word.setAttribute("class", `muted halo${beyond ? " end" : ""}`);
 }
 
-function draw(frame, state) {
-  frame.key.textContent = state.key;
-  const more = state.more.length ? `; also watched: ${state.more.join(", ")}` : "";
+function words(state, round) {
+  const first = state.curves[0];
+  const index = nearest(first.rounds, round);
+  const lines = [`round ${first.rounds[index]}`];
+  for (const curve of state.curves) {
+    const here = nearest(curve.rounds, first.rounds[index]);
+    lines.push(`${curve.name}  error ${fromLog(curve.errors[here])}`);
+  }
+  if (state.prediction) {
+    const here = nearest(state.prediction.rounds, first.rounds[index]);
+    lines.push(`predicted ${fromLog(state.prediction.errors[here])}`);
+  }
+  lines.push(`mean drift ${fromLog(first.drifts[index])}`);
+  return [lines.join("\n"), first.rounds[index]];
+}
+
+function reading(frame, layer, state, scale, height) {
+  const roundAt = (x) => ((x - scale.left) / (scale.right - scale.left)) * scale.end;
+  const read = (x) => {
+    const [text, round] = words(state, roundAt(x));
+    return [text, scale.x(round)];
+  };
+  const click = (x, y) => {
+    const index = nearest(state.at, roundAt(x));
+    const away = state.lines.map((line) => Math.abs(scale.y(line[index] ?? scale.low) - y));
+    const closest = away.indexOf(Math.min(...away));
+    if (closest >= 0 && away[closest] < 12) frame.select(state.ranks[closest]);
+  };
+  const box = { x: scale.left, y: TOP, width: scale.right - scale.left, height };
+  overlay(frame, layer.group("overlay"), "", box, { read, click });
+}
+
+// With more watched tensors than can be drawn at once, words in the head choose among them.
+function chosen(frame, state) {
+  if (state.curves.length < 2) return state;
+  const names = state.curves.map(({ name }) => name);
+  const options = names.map((name) => [name, name]);
+  const kept = choose(frame, "tensors", options, { fallback: names.slice(0, MOST), most: MOST });
+  const curves = state.curves.filter(({ name }) => kept.includes(name));
+  const own = curves[0] === state.curves[0]; // the ranks' lines and the prediction are the first's
+  const none = { lines: [], at: [], spread: null, prediction: null };
+  return own ? { ...state, curves } : { ...state, ...none, curves };
+}
+
+function draw(frame, given) {
+  const state = chosen(frame, given);
+  write(frame.key, state.key);
   const part = state.begun ? `; ${state.begun[1]} begins at round ${state.begun[0]}` : "";
-  frame.key.title = `${state.hint}${part}${more}`;
+  frame.key.title = `${state.hint}${part}`;
   frame.key.classList.toggle("ifog-alarm", state.alarm);
-  const layer = frame.svg(HEIGHT);
+  const tall = frame.tall(HEIGHT);
+  const plot = tall - (HEIGHT - PLOT);
+  const layer = frame.svg(tall);
   for (const name of ["band", "grid", "cell", "ranks", "curves", "prediction", "drift", "overlay"]) layer.group(name);
   const measure = layer.group("measure");
   const texts = state.curves.map(({ name, value }) => `${name} ${value}`);
@@ -113,12 +137,12 @@ function draw(frame, state) {
     textWidth(measure, index, text, "bold body"),
   );
   const right = Math.max(frame.width - Math.min(Math.max(...widths), 150) - 12, 160);
-  const scale = axes(layer, state, { left: 44, right, top: TOP, height: PLOT });
-  drawCell(layer, state, scale);
+  const scale = axes(layer, state, { left: 44, right, top: TOP, height: plot });
+  drawCell(layer, state, scale, plot);
   drawRanks(layer, state, scale, frame.selected);
-  drawCurves(layer, state, scale);
-  drawDrift(layer, state, scale);
-  overlay(frame, layer, state, scale, { top: TOP, height: PLOT });
+  drawCurves(layer, state, scale, plot);
+  drawDrift(layer, state, scale, [plot + DRIFT[0] - PLOT, DRIFT[1]]);
+  reading(frame, layer, state, scale, plot);
   layer.sweep();
 }
 
@@ -126,7 +150,10 @@ const table = (state) => [
   ["round", ...state.curves.map((curve) => curve.name), "mean drift"],
   state.curves[0].rounds.map((round, index) => [
     round,
-    ...state.curves.map((curve) => fromLog(curve.errors[curve.rounds.indexOf(round)])),
+    ...state.curves.map((curve) => {
+      const k = curve.rounds.indexOf(round);
+      return k < 0 ? "" : fromLog(curve.errors[k]);
+    }),
     fromLog(state.curves[0].drifts[index]),
   ]),
 ];

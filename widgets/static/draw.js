@@ -64,6 +64,12 @@ export class Layer {
   }
 }
 
+// What a panel shows, which travels as a text.
+export function stateOf(model) {
+  const given = model.get("state") ?? {};
+  return typeof given === "string" ? JSON.parse(given) : given;
+}
+
 const SPACE = "\u00a0";
 
 // Three significant digits; exponent form below 1e-3 and from 1e6; an exact zero is 0.
@@ -127,7 +133,31 @@ export function wholeTicks(end) {
   return Array.from({ length: last + 1 }, (_, index) => index * step);
 }
 
+// Reading a length makes the browser lay out the whole page, so each is read once.
+const lengths = new Map();
+
+export function lengthOf(element) {
+  const name = `${element.getAttribute("class")}|${element.textContent}`;
+  let length = lengths.get(name);
+  if (length === undefined) {
+    length = element.getComputedTextLength();
+    if (lengths.size > 3000) lengths.clear();
+    if (length) lengths.set(name, length);
+  }
+  return length;
+}
+
 export function textWidth(layer, key, text, className) {
-  const element = layer.put(key, "text", { class: className, visibility: "hidden" }, text);
-  return element.getComputedTextLength();
+  const known = lengths.get(`${className}|${text}`);
+  if (known !== undefined) return known;
+  return lengthOf(layer.put(key, "text", { class: className, visibility: "hidden" }, text));
+}
+
+// Changes only what is different: the browser takes any other change for one, too.
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+export function mark(element, name, value) {
+  if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }

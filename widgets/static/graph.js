@@ -1,6 +1,6 @@
 // Who talks to whom, who is off: nodes that never move, edges thick at the sender.
 
-import { number, size } from "./draw.js";
+import { number, size, write } from "./draw.js";
 import { edgeShape, place } from "./edges.js";
 import { mount } from "./frame.js";
 import { drawLegend, legendHeight, mix } from "./legend.js";
@@ -125,9 +125,9 @@ function drawNode(layer, state, rank, spot, chosen) {
 }
 
 function draw(frame, state) {
-  frame.key.textContent = state.n > 64 ? "rows send" : "";
-  if (state.n > 64) return drawMatrix(frame, state, TALL);
-  const height = state.n > 32 ? TALL : HEIGHT;
+  write(frame.key, state.n > 64 ? "rows send" : "");
+  if (state.n > 64) return drawMatrix(frame, state, frame.tall(TALL));
+  const height = frame.tall(state.n > 32 ? TALL : HEIGHT);
   const layer = frame.svg(height);
   const spot = place(state, frame.width, height - legendHeight(frame.width));
   const groups = ["idle", "used", "missing", "pulses", "nodes", "marks", "names", "legend"];
@@ -144,7 +144,7 @@ function draw(frame, state) {
 
 const table = (state) => [
   ["rank", "state", "distance", "self", "sent", "received"],
-  state.states.map((doing, rank) => [
+  (state.states ?? []).map((doing, rank) => [
     rank,
     state.fates?.[rank] ?? doing,
     state.distances[rank] === null ? "" : number(state.distances[rank]),
@@ -158,7 +158,7 @@ const view = {
   title: "Graph",
   question: "who talks to whom, who is off?",
   height: 130,
-  empty: ["No topology set", "ifog.set_topology(…)", "or run a cell"],
+  empty: ["No topology set", "bf.set_topology(…)", "or run a cell"],
   draw,
   table,
 };

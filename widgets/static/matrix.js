@@ -1,6 +1,7 @@
 // The graph of more ranks than one can draw: its matrix, and a histogram of distances.
 
-import { decade } from "./draw.js";
+import { cellPaths } from "./cells.js";
+import { count, decade, mark } from "./draw.js";
 
 const SIDE = 128; // rows and columns in the bits that arrive
 
@@ -9,68 +10,43 @@ function bit(text, row, column) {
   return (parseInt(text[place >> 2], 16) >> (3 - (place & 3))) & 1;
 }
 
-function drawBits(canvas, state, side) {
-  const scale = window.devicePixelRatio || 1;
-  canvas.width = canvas.height = Math.round(side * scale);
-  canvas.style.width = canvas.style.height = `${side}px`;
-  const style = getComputedStyle(canvas);
-  const ink = (name) => style.getPropertyValue(`--ifog-${name}`);
-  const pen = canvas.getContext("2d");
-  pen.fillStyle = ink("grid");
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  const cell = canvas.width / state.bins;
-  for (const [bits, colour] of [[state.declared, ink("idle")], [state.used, ink("transfer")]]) {
-    pen.fillStyle = colour;
-    for (let row = 0; row < state.bins; row += 1) {
-      for (let column = 0; column < state.bins; column += 1) {
-        if (bit(bits, row, column)) pen.fillRect(column * cell, row * cell, cell, cell);
-      }
-    }
-  }
-}
-
 function drawHistogram(layer, state, side) {
-  const known = state.distances.filter((d) => d !== null && d > 0).map(Math.log10);
-  if (!known.length || !state.domain) return;
-  const [low, high] = [Math.floor(Math.min(...known)), Math.ceil(Math.max(...known))];
-  const end = Math.max(high, low + 1);
-  const counts = new Array(24).fill(0);
-  for (const d of known) {
-    counts[Math.min(23, Math.floor((24 * (d - low)) / (end - low)))] += 1;
-  }
-  const most = Math.max(...counts);
-  counts.forEach((count, index) => {
-    const height = (36 * count) / most;
-    const share = `${Math.round((100 * index) / 23)}%`;
+  if (!state.histogram) return;
+  const [low, high, counts] = state.histogram;
+  const most = Math.max(...counts, 1);
+  const wide = side / counts.length;
+  counts.forEach((many, index) => {
+    const height = (36 * many) / most;
+    const share = `${Math.round((100 * index) / (counts.length - 1))}%`;
     layer.put(`bin${index}`, "rect", {
-      x: (index * side) / 24,
+      x: index * wide,
       y: 40 - height,
-      width: side / 24 - 1,
+      width: Math.max(wide - 1, 0.5),
       height,
       style: `fill: color-mix(in srgb, var(--ifog-value-1) ${share}, var(--ifog-value-0))`,
-      "data-tip": `${count} ranks`,
+      "data-tip": `${count(many)} ranks`,
     });
   });
+  layer.put("ground", "path", { d: `M0,40 H${side}`, class: "rule" });
   layer.put("low", "text", { x: 0, y: 56, class: "muted" }, decade(low));
-  layer.put("high", "text", { x: side, y: 56, class: "muted end" }, decade(end));
+  layer.put("high", "text", { x: side, y: 56, class: "muted end" }, decade(high));
   const middle = { x: side / 2, y: 56, class: "muted middle" };
-  layer.put("what", "text", middle, "distance to the mean");
+  layer.put("what", "text", middle, side > 220 ? "distance to the mean" : "distance");
 }
 
 export function drawMatrix(frame, state, height) {
   const side = Math.min(frame.width, height - 84);
   const layer = frame.svg(height);
-  const box = layer.put("box", "foreignObject", { x: 0, y: 18, width: side, height: side });
-  let canvas = box.querySelector("canvas");
-  if (!canvas) {
-    canvas = document.createElement("canvas");
-    box.append(canvas);
-  }
-  drawBits(canvas, state, side);
   layer.put("first", "text", { x: 0, y: 12, class: "muted" }, "to rank 0");
-  layer.put("last", "text", { x: side, y: 12, class: "muted end" }, state.n - 1);
+  layer.put("last", "text", { x: side, y: 12, class: "muted end" }, count(state.n - 1));
+  const bits = layer.group("bits");
+  mark(bits.parent, "transform", "translate(0, 18)");
+  bits.put("ground", "rect", { x: 0, y: 0, width: side, height: side, class: "band" });
+  const kind = (row, column) => (bit(state.used, row, column) ? 2 : bit(state.declared, row, column));
+  const names = ["", "bits-idle", "bits-used"];
+  cellPaths(state.bins, side, kind, (of, d) => bits.put(`kind${of}`, "path", { d, class: names[of] }));
   const group = layer.group("histogram");
-  group.parent.setAttribute("transform", `translate(0, ${side + 22})`);
+  mark(group.parent, "transform", `translate(0, ${side + 22})`);
   drawHistogram(group, state, side);
   layer.sweep();
 }

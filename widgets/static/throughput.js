@@ -1,43 +1,36 @@
 // Where does the time go: rates as figures, one bar a rank, waiting left hollow.
 
-import { Layer, html, percent, svgRoot } from "./draw.js";
+import { lengthOf, mark, percent } from "./draw.js";
 import { mount } from "./frame.js";
 
 const PARTS = ["compute", "transfer", "wait"];
 
-function figures(frame, state) {
-  frame.show("rates", (body) => {
-    const row = html("div", "ifog-figures");
-    frame.memo.figures = state.figures.map(() => {
-      const cell = html("div");
-      const pair = [html("b"), html("span", "ifog-muted")];
-      cell.append(...pair);
-      row.append(cell);
-      return pair;
-    });
-    body.append(row);
-    frame.element = svgRoot(body);
-    frame.layer = new Layer(frame.element);
-  });
+const BIG = 52; // pixels that the figures take
+
+// Three figures side by side, each as wide as it needs.
+function figures(layer, state, width) {
+  let x = 0;
+  const apart = Math.max(width / state.figures.length, 0);
   state.figures.forEach(([value, name], index) => {
-    const [big, small] = frame.memo.figures[index];
-    big.textContent = value;
-    small.textContent = name;
+    const big = layer.put(`big${index}`, "text", { x, y: 24, class: "bold figure" }, value);
+    layer.put(`small${index}`, "text", { x, y: 41, class: "muted" }, name);
+    x = Math.max(apart * (index + 1), x + lengthOf(big) + 14);
   });
 }
 
 // Returns the height it takes: "busy" gets a line of its own where both do not fit.
 function legend(layer, left, right) {
   const group = layer.group("legend");
+  mark(group.parent, "transform", `translate(0, ${BIG})`);
   let x = left;
   for (const part of PARTS) {
     group.put(`box${part}`, "rect", { x, y: 3, width: 10, height: 10, rx: 1.5, class: part });
     const text = group.put(part, "text", { x: x + 16, y: 12, class: "muted" }, part);
-    x += 34 + text.getComputedTextLength();
+    x += 34 + lengthOf(text);
   }
   if (!right) return 24;
   const busy = group.put("busy", "text", { x: right, y: 12, class: "muted end" }, "busy");
-  const fits = x - 8 + busy.getComputedTextLength() <= right;
+  const fits = x - 8 + lengthOf(busy) <= right;
   busy.setAttribute("y", fits ? 12 : 28);
   return fits ? 24 : 40;
 }
@@ -70,10 +63,10 @@ function bar(layer, state, index, geometry) {
 // Loss and culprit, on two lines where one is too short; returns the height they take.
 function words(layer, state, left, y, width) {
   const loss = layer.put("loss", "text", { x: left, y, class: "bold" }, state.loss);
-  const after = left + (state.loss ? loss.getComputedTextLength() + 8 : 0);
+  const after = left + (state.loss ? lengthOf(loss) + 8 : 0);
   const at = { x: after, y, class: "muted" };
   const culprit = layer.put("culprit", "text", at, state.culprit);
-  const fits = after + culprit.getComputedTextLength() <= width;
+  const fits = after + lengthOf(culprit) <= width;
   if (fits) return 16;
   culprit.setAttribute("x", left);
   culprit.setAttribute("y", y + 16);
@@ -81,15 +74,15 @@ function words(layer, state, left, y, width) {
 }
 
 function draw(frame, state) {
-  figures(frame, state);
   const many = state.ranks.length > 16;
   const pitch = many ? Math.min(4, 256 / state.ranks.length) : 19;
   const tall = many ? Math.max(pitch - 1, 0.75 * pitch) : 14;
   const left = many ? 0 : 22;
   const right = frame.width - (many ? 0 : 44);
-  const { layer } = frame;
-  for (const name of ["legend", "bars", "names", "words"]) layer.group(name);
-  const top = legend(layer, left, many ? 0 : frame.width);
+  const layer = frame.svg(BIG);
+  for (const name of ["figures", "legend", "bars", "names", "words"]) layer.group(name);
+  figures(layer.group("figures"), state, frame.width);
+  const top = BIG + legend(layer, left, many ? 0 : frame.width);
   const bottom = top + pitch * state.ranks.length;
   state.ranks.forEach((rank, index) => {
     const y = top + pitch * index;
@@ -110,8 +103,7 @@ function draw(frame, state) {
     layer.group("words").put("slow", "text", { x: left, y: end + 16, class: "muted" }, slow);
     end += 16;
   }
-  frame.element.setAttribute("width", frame.width);
-  frame.element.setAttribute("height", end + 6);
+  frame.svg(end + 6);
   layer.sweep();
 }
 
@@ -124,6 +116,7 @@ const view = {
   title: "Throughput",
   question: "where does the time go?",
   height: 130,
+  fixed: true,
   empty: ["No rounds yet", "", "rates appear after the second round"],
   draw,
   table,

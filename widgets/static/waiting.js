@@ -1,6 +1,6 @@
 // Who holds up whom: a sentence, then the ranks in columns by their distance from the cause.
 
-import { Layer, html, svgRoot } from "./draw.js";
+import { lengthOf, mark, write } from "./draw.js";
 import { mount } from "./frame.js";
 import { drawRing } from "./ring.js";
 import { arrow, node } from "./waiters.js";
@@ -10,30 +10,27 @@ const TALLEST = 360;
 const APART = [40, 124]; // pixels between two columns, at least and at most
 const LEFT = 34;
 
-function stage(frame) {
-  frame.show("waiting", (body) => {
-    frame.memo.sentence = html("p", "ifog-sentence");
-    body.append(frame.memo.sentence);
-    frame.element = svgRoot(body);
-    frame.layer = new Layer(frame.element);
-    frame.memo.list = html("div", "ifog-list ifog-muted");
-    body.append(frame.memo.list);
-    frame.element.addEventListener("click", (event) => {
-      const column = event.target.closest?.("[data-column]")?.dataset.column;
-      if (column === undefined) return;
-      frame.memo.opened = frame.memo.opened === column ? null : column;
-      list(frame);
-    });
-  });
-  return frame.layer;
+// A text in lines of at most `width` pixels; returns the height they take.
+function wrapped(layer, key, text, y, width, kind) {
+  const probe = layer.put(`${key}probe`, "text", { class: kind, visibility: "hidden" }, text);
+  const share = width / Math.max(lengthOf(probe), 1);
+  const most = Math.max(Math.floor(text.length * share * 0.97), 12);
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const longer = `${lines[lines.length - 1]} ${word}`.trim();
+    if (longer.length <= most) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  lines.forEach((line, k) => layer.put(`${key}${k}`, "text", { x: 0, y: y + 14 + k * 18, class: kind }, line));
+  return lines.length * 18;
 }
 
 // All the ranks of the column whose "+ 41 more" was clicked.
-function list(frame) {
+function list(frame, layer, y) {
   const column = frame.memo.columns?.[frame.memo.opened];
-  frame.memo.list.hidden = !column?.more.length;
-  if (!column) return;
-  frame.memo.list.textContent = `${column.name}, also: ${column.more.join(", ")}`;
+  if (!column?.more.length) return 0;
+  const text = `${column.name}, also: ${column.more.join(", ")}`;
+  return wrapped(layer.group("list"), "list", text, y, frame.width, "muted");
 }
 
 function drawColumns(frame, layer, state) {
@@ -84,18 +81,26 @@ function labels(frame, layer, state, spots, words) {
 }
 
 function draw(frame, state) {
-  frame.key.textContent = state.key;
-  const layer = stage(frame);
-  if (frame.memo.sentence.textContent !== state.sentence) {
-    frame.memo.sentence.textContent = state.sentence;
-  }
-  for (const name of ["heads", "arrows", "nodes", "labels"]) layer.group(name);
+  write(frame.key, state.key);
+  const layer = frame.svg(20);
+  for (const name of ["sentence", "picture", "list"]) layer.group(name);
+  const top = wrapped(layer.group("sentence"), "line", state.sentence, 0, Math.min(frame.width, 640), "body") + 10;
+  const picture = layer.group("picture");
+  mark(picture.parent, "transform", `translate(0, ${top})`);
+  for (const name of ["heads", "arrows", "nodes", "labels"]) picture.group(name);
   frame.memo.columns = state.columns;
-  const height = state.ring ? drawRing(frame, layer, state.ring) : drawColumns(frame, layer, state);
-  frame.element.setAttribute("width", frame.width);
-  frame.element.setAttribute("height", Math.ceil(height));
+  const tall = state.ring ? drawRing(frame, picture, state.ring) : drawColumns(frame, picture, state);
+  const end = top + Math.ceil(tall) + 4;
+  frame.svg(end + list(frame, layer, end));
   layer.sweep();
-  list(frame);
+  if (frame.element.dataset.opens) return;
+  frame.element.dataset.opens = "true";
+  frame.element.addEventListener("click", (event) => {
+    const column = event.target.closest?.("[data-column]")?.dataset.column;
+    if (column === undefined) return;
+    frame.memo.opened = frame.memo.opened === column ? null : column;
+    frame.ask();
+  });
 }
 
 const view = {

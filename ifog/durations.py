@@ -1,7 +1,7 @@
 """How long a run would take: a model of computing and sending, in which agents wait for each other.
 
-A step computes for some time on each agent. A message takes a latency and its bytes over the
-bandwidth, and an agent sends to its neighbours one after the other. A round is over for an agent
+A step computes for some time on each agent. A message takes a latency and its bytes over the rate
+of the link, and an agent sends to its neighbours one after the other. A round is over for an agent
 when all that it hears has arrived, so a straggler holds up its neighbours, then theirs.
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ifog.costs import Link
 from ifog.errors import ArgumentError
 from ifog.links import Links, Real, Whole
 
@@ -22,28 +23,27 @@ __all__ = ["Clocks", "CostModel", "RoundTimes"]
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """What computing and sending cost, in seconds and bytes per second.
+    """What computing and sending cost.
 
     Attributes:
-        compute: of one step on one agent.
-        latency: from sending to arrival of a message without bytes, alpha.
-        bandwidth: 1/beta, of each agent.
+        compute: seconds of one step on one agent.
+        link: what an agent can send: the latency of a message, and bytes a second.
         spread: sigma of the logarithm of compute times, drawn anew for each agent and step.
         slow: {agent: how many times longer it computes}, the stragglers.
     """
 
     compute: float = 1e-3
-    latency: float = 5e-5
-    bandwidth: float = 1.25e9
+    link: Link = field(default_factory=lambda: Link(5e-5, 1.25e9))
     spread: float = 0.0
     slow: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("compute", "latency", "spread"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ArgumentError(f"CostModel: {name} is {getattr(self, name)}; it must be >= 0")
-        if not self.bandwidth > 0:
-            raise ArgumentError(f"CostModel: bandwidth is {self.bandwidth}; it must be above 0")
+        least = {"compute": self.compute, "latency": self.link.latency, "spread": self.spread}
+        for name, value in least.items():
+            if not 0 <= value < math.inf:
+                raise ArgumentError(f"CostModel: {name} is {value}; it must be >= 0")
+        if not self.link.rate > 0:
+            raise ArgumentError(f"CostModel: the link's rate is {self.link.rate}; it must be > 0")
 
 
 class RoundTimes(NamedTuple):
@@ -91,7 +91,7 @@ class Clocks:
         self.messages += len(source)
         self.nbytes += nbytes * len(source)
         start = self.now
-        sent = start + self._model.latency + sends * (nbytes / self._model.bandwidth)
+        sent = start + sends * self._model.link.one_peer(nbytes)
         end, wait, late = start.copy(), np.zeros(len(start)), np.full(len(start), -1)
         if len(source):
             arrives, begins = sent[source], start[source]
@@ -105,13 +105,11 @@ class Clocks:
         return RoundTimes(start, end, wait, late, len(source))
 
     def reduce(self, nbytes: int) -> None:
-        """Everybody gets a sum over all: up a binary tree, and down."""
+        """Everybody gets a sum over all, in a ring."""
         n = len(self.now)
-        self.messages += 2 * (n - 1)
+        self.messages += 2 * (n - 1) * n
         self.nbytes += 2 * (n - 1) * nbytes
-        levels = math.ceil(math.log2(n)) if n > 1 else 0
-        hop = self._model.latency + nbytes / self._model.bandwidth
-        self.now = np.full(n, self.now.max() + 2 * levels * hop)
+        self.now = np.full(n, self.now.max() + self._model.link.allreduce(nbytes, n))
 
     def _order(self, links: Links) -> tuple[Whole, ...]:
         """Senders and receivers by receiver, where each begins, who hears, how many each tells."""

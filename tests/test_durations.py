@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ifog import schedules, topology
-from ifog.cost import Clocks, CostModel
+from ifog.costs import Link
+from ifog.durations import Clocks, CostModel
 from ifog.errors import ArgumentError
 
 
@@ -16,7 +17,9 @@ def by_hand(start, links, nbytes, model):
     ends, waits = [], []
     for v in range(links.n):
         heard = links.source[links.target == v]
-        arrive = [start[u] + model.latency + sends[u] * nbytes / model.bandwidth for u in heard]
+        arrive = [
+            start[u] + sends[u] * (model.link.latency + nbytes / model.link.rate) for u in heard
+        ]
         ends.append(max([start[v], *arrive]))
         waits.append(max([0.0, *(start[u] - start[v] for u in heard)]))
     return ends, waits
@@ -28,7 +31,7 @@ def by_hand(start, links, nbytes, model):
     ids=lambda links: links.label,
 )
 def test_a_round_ends_when_the_last_message_is_there(graph):
-    model = CostModel(latency=0.25, bandwidth=100.0)
+    model = CostModel(link=Link(0.25, 100.0))
     clocks = Clocks(model, graph.n, 0)
     clocks.now = start = np.random.default_rng(0).random(graph.n) * 3
     times = clocks.exchange(graph, 50)
@@ -50,7 +53,7 @@ def test_a_round_ends_when_the_last_message_is_there(graph):
 
 
 def test_a_straggler_holds_up_its_neighbours_then_theirs():
-    clocks = Clocks(CostModel(compute=1.0, latency=0.0, slow={0: 5.0}), 9, 0)
+    clocks = Clocks(CostModel(compute=1.0, link=Link(0.0, 1e9), slow={0: 5.0}), 9, 0)
     links, late = topology.path.links(9), []
     for step in range(4):
         clocks.compute(step)
@@ -71,20 +74,20 @@ def test_compute_times_vary_with_the_seed_about_their_median():
     assert logs.std() == pytest.approx(0.5, abs=0.05)
 
 
-def test_an_average_over_everybody_is_a_tree_up_and_down():
-    clocks = Clocks(CostModel(latency=1.0, bandwidth=10.0), 8, 0)
+def test_an_average_over_everybody_is_a_ring_of_all():
+    clocks = Clocks(CostModel(link=Link(1.0, 10.0)), 8, 0)
     clocks.now = np.arange(8.0)
     clocks.reduce(20)
-    assert clocks.now.tolist() == [7 + 2 * 3 * (1.0 + 2.0)] * 8
-    assert (clocks.messages, clocks.nbytes) == (14, 280)
+    assert clocks.now.tolist() == [7 + 14 * (1.0 + 0.25)] * 8
+    assert (clocks.messages, clocks.nbytes) == (14 * 8, 280)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"compute": -1}, "compute is -1"),
-        ({"bandwidth": 0}, "bandwidth is 0"),
-        ({"latency": float("nan")}, "latency is nan"),
+        ({"link": Link(0.0, 0.0)}, r"rate is 0\.0"),
+        ({"link": Link(float("nan"), 1.0)}, "latency is nan"),
     ],
 )
 def test_costs_that_cannot_be_are_refused(arguments, message):

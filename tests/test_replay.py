@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import copy
+import json
+import random
+
+import numpy as np
+import pytest
+from runs import cell, graph_event, one_peer_matrix, ring_matrix
+from test_recording import written
+
+from ifog import folding
+from ifog.errors import ArgumentError, RecordingError
+from ifog.folding import Folding
+from ifog.folds import Status, fold_status
+from ifog.playback import Replay, replay
+from ifog.tape import Tape, tape_of
+from ifog.telemetry import CellEnd, CellStart, EventLog, OpEvent, WaitEvent
+
+pytest.importorskip("anywidget", reason="anywidget is not installed (ifog[lab])")
+
+from ifog.widgets import PANELS, Consensus, Dashboard
+from ifog.widgets.feed import Feed
+
+STALL = [
+    *(CellStart(rank, 300.0, 3, 4, (0, 1, 2, 3)) for rank in range(4)),
+    *(WaitEvent(0, 300.0 + t, "barrier", "", 0, (3,), 300.0) for t in (0.5, 1.0, 1.5, 2.0)),
+    CellEnd(3, 302.1, 3, "error", 0, 0, 0.0, 0, {"ename": "ValueError", "peer": None}),
+    CellEnd(0, 302.2, 3, "error", 0, 0, 0.0, 0, {"ename": "PeerFailedError", "peer": 3}),
+    *(CellEnd(rank, 302.2, 3, "ok", 0, 0, 0.0, 0, None) for rank in (1, 2)),
+]  # fmt: skip
+
+
+def two_cells(n=4, rounds=30):
+    """What four ranks did, in the order of time, with 90 idle seconds and a stall at the end."""
+    x = np.arange(float(n))[:, None]
+    first = cell(ring_matrix(n), x, rounds, seq=1, t=100.0)
+    second = cell(lambda k: one_peer_matrix(n, k), x + 1, rounds, seq=2, t=190.0)
+    return [graph_event(ring_matrix(n), "ring", 99.0), *first, *second, *STALL]
+
+
+def when(event):
+    return getattr(event, "t1", None) or event.t
+
+
+def heard(events, every=0.1):
+    """The same events as a notebook hears them: each rank tells of a tenth of a second at once."""
+    return sorted(events, key=lambda event: (int(when(event) / every), event.rank))
+
+
+@pytest.fixture
+def run():
+    log = EventLog()
+    log.write(heard(two_cells()))
+    return log
+
+
+def alone(panel, events, time):
+    """What a panel shows of these events at ``time``, folded at once from the first on."""
+    picture = PANELS[panel].picture
+    return picture.view(picture.fold(picture.initial(), events), time)
+
+
+def same(a, b):
+    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
+
+
+def test_a_tape_has_the_events_in_the_order_of_time_and_each_rank_in_its_own(run):
+    tape = tape_of(run)
+    events = tape.events(0, len(tape))
+    times = [when(event) for event in events]
+    assert times == sorted(times)
+    for rank in range(4):
+        told = [event for event in heard(two_cells()) if event.rank == rank]
+        assert [event for event in events if event.rank == rank] == told
+
+
+def test_a_rank_whose_clock_went_back_keeps_its_order():
+    events = [CellStart(0, 5.0, 1, 1, (0,)), CellEnd(0, 4.0, 1, "ok", 0, 0, 0.0, 0, None)]
+    assert Tape([lambda: events]).events(0, 2) == events
+
+
+def test_a_file_and_its_source_are_the_same_run(run, tmp_path):
+    batches = [heard(two_cells())[i : i + 50] for i in range(0, 2000, 50)]
+    path = written(tmp_path / "run.ifog", batches, title="Two cells", modelled=True)
+    file, log = tape_of(path), tape_of(run)
+    assert file.events(0, len(file)) == log.events(0, len(log))
+    assert (file.cells, file.seconds, file.title) == (log.cells, log.seconds, "Two cells")
+    assert np.array_equal(file.rounds, log.rounds)
+    assert file.modelled
+    assert not log.modelled
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_what_is_replayed_looks_as_it_did_live(panel, run):
+    tape = tape_of(run)
+    replayed = alone(panel, tape.events(0, len(tape)), 303.0)
+    assert same(replayed, alone(panel, heard(two_cells()), 303.0))
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_any_place_reached_from_any_other_shows_the_same(panel, run, monkeypatch):
+    monkeypatch.setattr(folding, "_LEAST", 40)
+    tape, picture = tape_of(run), PANELS[panel].picture
+    folded = Folding(picture.initial, picture.fold)
+    random.seed(3)
+    places = [0, len(tape), *(random.randrange(len(tape) + 1) for _ in range(25)), 1]
+    for index, place in enumerate(places):
+        if index > 8:
+            folded.prepare(tape)
+        folded.go(tape, place)
+        time = float(tape.times[max(place - 1, 0)]) + 0.3
+        told = alone(panel, tape.events(0, place), time)
+        assert same(picture.view(folded.state, time), told)
+    while folded.prepare(tape):
+        pass
+    assert len(folded._marks) == (len(tape) - 1) // 40
+
+
+def test_going_back_folds_no_more_than_lies_between_two_bookmarks(run, monkeypatch):
+    monkeypatch.setattr(folding, "_LEAST", 40)
+    tape, folded = tape_of(run), []
+
+    def fold(state, events):
+        folded.append(len(events))
+        return fold_status(state, events)
+
+    status = Folding(Status, fold)
+    while status.prepare(tape):
+        pass
+    for place in (len(tape), 10, 300, 299):
+        folded.clear()
+        status.go(tape, place)
+        assert sum(folded) <= 40
+        assert status.state.events == place
+
+
+def test_a_fold_whose_state_cannot_be_kept_goes_back_to_the_beginning(run):
+    tape = tape_of(run)
+    counted = Folding(lambda: [lambda: 0], lambda state, events: [*state, len(events)])
+    assert not counted.prepare(tape)
+    counted.go(tape, 50)
+    counted.go(tape, 20)
+    assert sum(counted.state[1:]) == 20
+
+
+def test_idle_time_between_cells_is_cut_short_and_what_happens_is_not(run):
+    tape = tape_of(run)
+    assert [span.seq for span in tape.cells] == [1, 2, 3]
+    assert [span.rounds for span in tape.cells] == [30, 30, 0]
+    begins = [tape.played(span.begin) for span in tape.cells]
+    # 1 s before the first cell, which takes 0.3 s; then 1 s for the 90 and for the 110 between.
+    assert begins == pytest.approx([1.0, 2.3, 3.6])
+    assert tape.seconds == pytest.approx(3.6 + 2.2)
+    for seconds in (0.0, 0.7, 1.1, 2.9, 4.0, 5.8):
+        assert tape.played(tape.moment(seconds)) == pytest.approx(seconds, abs=1e-6)
+
+
+def test_cells_without_an_end_and_runs_without_cells_have_a_length():
+    def of(events):
+        return Tape([lambda: events])
+
+    assert of([]).seconds == 0
+    begun = [CellStart(rank, 10.0, 1, 2, (0, 1)) for rank in (0, 1)]
+    waits = [WaitEvent(0, t, "barrier", "", 0, (1,), 10.0) for t in (12.0, 15.0)]
+    assert of([*begun, *waits]).seconds == pytest.approx(5.0)
+    assert not of([*begun, *waits]).cells[0].ended
+    assert of(waits).seconds == pytest.approx(3.0)
+    again = [CellStart(0, 20.0, 1, 1, (0,))]  # another cluster
+    assert [span.seq for span in of([*begun, *again]).cells] == [1, 1]
+
+
+def test_rounds_are_those_that_all_ranks_have_finished(run):
+    tape = tape_of(run)
+    ends = [100 + 0.01 * (k + 1) for k in range(30)] + [190 + 0.01 * (k + 1) for k in range(30)]
+    assert tape.rounds == pytest.approx(ends)
+
+
+class Watch:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self, monkeypatch):
+        self.time = 1000.0
+        monkeypatch.setattr("ifog.playback.clock", lambda: self.time)
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    return Watch(monkeypatch)
+
+
+def test_playing_moves_with_the_clock_at_its_speed_and_stops_at_the_end(run, watch):
+    played = Replay(run)
+    played.play()
+    watch.time += 1.15
+    played.advance()
+    assert played.seconds == pytest.approx(1.15)
+    assert played.now() == pytest.approx(100.15)
+    played.play(speed=0.1)
+    watch.time += 0.5
+    played.pause()
+    assert played.seconds == pytest.approx(1.2)
+    watch.time += 7
+    played.advance()
+    assert played.seconds == pytest.approx(1.2)
+    played.play(speed=16)
+    watch.time += 100
+    played.advance()
+    assert (played.playing, played.place) == (False, len(two_cells()))
+    played.play()
+    assert played.seconds == 0
+
+
+def test_since_tells_what_has_happened_by_the_present(run):
+    played = Replay(run)
+    played.seek(1.1)
+    cursor, events = played.since(0)
+    happened = [event for event in two_cells() if when(event) <= 100.1001]
+    assert sorted(map(repr, events)) == sorted(map(repr, happened))
+    played.seek(1.05)
+    assert played.since(cursor)[1] == []
+    assert played.since(0)[0] < cursor
+
+
+def test_steps_go_from_round_to_round_and_over_cells_without_any(run):
+    played = Replay(run)
+    played.seek(1.104)
+    played.step()
+    assert played.now() == pytest.approx(100.11)
+    played.step(3)
+    assert played.now() == pytest.approx(100.14)
+    played.step(-1)
+    assert played.now() == pytest.approx(100.13)
+    assert PANELS["graph"].picture.fold(
+        PANELS["graph"].picture.initial(), played.since(0)[1]
+    ).ranks.round == 13  # fmt: skip
+    played.seek(3.0)
+    played.step()
+    assert played.now() == pytest.approx(300.0)
+    played.step(100)
+    assert played.seconds == pytest.approx(played.tape.seconds)
+    played.step(-1000)
+    assert played.seconds == 0
+    assert not played.playing
+
+
+@pytest.mark.parametrize(
+    "command", [{"fly": 1}, {"seek": "end"}, {"seek": None}, {"speed": 0}, {"speed": True},
+                {"step": float("nan")}, {"seek": float("inf")}],
+)  # fmt: skip
+def test_what_a_page_asks_for_is_checked(run, command):
+    played = Replay(run)
+    with pytest.raises(ArgumentError):
+        played.do(command)
+    assert (played.seconds, played.speed, played.playing) == (0, 1, False)
+
+
+def shown(source):
+    page = Dashboard(source)
+    page._feed.close()
+    page._feed = Feed(source, (page.bar, *page.panels))
+    page._feed.step()
+    return page
+
+
+def test_a_dashboard_shows_the_present_of_a_replay_and_does_what_its_bar_asks_for(run, watch):
+    page = shown(Replay(run))
+    tell = page.bar._handle_custom_msg
+    tell({"replay": {"seek": 1.255}}, [])
+    page._feed.step()
+    assert page.panels[1].state["round"] == 25
+    assert page.bar.replay["at"] == pytest.approx(1.255)
+    assert page.bar.replay["ticks"] == [[1.0, "cell 1"], [2.3, "cell 2"], [3.6, "cell 3"]]
+    tell({"replay": {"step": -1}}, [])
+    page._feed.step()
+    assert page.panels[1].state["round"] == 25
+    tell({"replay": {"step": -1}}, [])
+    page._feed.step()
+    assert page.panels[1].state["round"] == 24
+    tell({"replay": {"play": True, "speed": 2.0}}, [])
+    watch.time += 0.0275
+    page._feed.step()
+    assert page.panels[1].state["round"] == 29
+    before = dict(page.bar.replay)
+    tell({"replay": {"seek": "there"}}, [])
+    tell({"replay": "there"}, [])
+    assert page.bar.replay == before
+    page.close()
+
+
+def test_a_stall_grows_with_the_time_of_the_run_not_with_the_time_of_day(run):
+    played = Replay(run)
+    page = shown(played)
+    waiting = page.panels[-1]
+    states = []
+    for moment in (300.9, 301.6, 302.2):
+        played.seek(played.tape.played(moment))
+        page._feed.step()
+        states.append(copy.deepcopy(waiting.state))
+    assert [state["empty"] for state in states] == [True, False, False]
+    assert states[2]["sentence"].startswith("Rank 3 raised ValueError")
+    page.close()
+
+
+def test_a_paused_replay_sets_no_trait(run, watch):
+    page = shown(Replay(run))
+    page.source.seek(1.1)
+    page._feed.step()
+    changes = []
+    for widget in (page.bar, *page.panels):
+        widget.observe(changes.append)
+    for _ in range(3):
+        watch.time += 10
+        page._feed.step()
+    assert changes == []
+    page.close()
+
+
+def fail(_state, _events):
+    raise ZeroDivisionError
+
+
+def test_a_feed_prepares_bookmarks_and_a_panel_that_fails_says_so(run, monkeypatch):
+    monkeypatch.setattr(folding, "_LEAST", 40)
+    panel = Consensus()
+    played = Replay(run)
+    feed = Feed(played, (panel,))
+    feed.step()
+    while feed._prepare():
+        pass
+    assert len(panel._folded._marks) == (len(played.tape) - 1) // 40
+    broken = Consensus()
+    broken._folded._fold = fail
+    assert not broken.prepare(played)
+    broken.follow(played, refresh=False)
+    assert broken.state["error"].startswith("ZeroDivisionError")
+
+
+class Trace:
+    """A simulator's run: complete from the start, its times from a model."""
+
+    modelled = True
+
+    def __init__(self, events):
+        self.told = events
+
+    def since(self, cursor):
+        return len(self.told), self.told[cursor:]
+
+
+def test_a_run_of_a_model_is_marked_live_and_replayed(tmp_path):
+    trace = Trace(list(cell(ring_matrix(4), np.arange(4.0)[:, None], 5, t=0.0)))
+    for source in (trace, Replay(trace)):
+        page = shown(source)
+        assert page.bar.modelled
+        page.close()
+    assert len(Replay(trace).tape) == len(trace.told)
+
+
+def test_a_log_that_forgot_its_beginning_says_so():
+    log = EventLog(capacity=7)
+    log.lost = 3
+    log.write([CellStart(0, float(t), t, 1, (0,)) for t in range(10)])
+    assert Replay(log).standing()["note"] == "the first 3 events are no longer kept"
+    assert tape_of(log).lost == 3
+
+
+def test_replay_gives_a_dashboard_that_plays(run, tmp_path):
+    path = written(tmp_path / "run.ifog", [heard(two_cells())], title="Lecture 3")
+    page = replay(path)
+    assert page.source.playing
+    assert page.bar.title == "Lecture 3"
+    page.close()
+    page = replay(str(path), [Consensus], title="Mine", paused=True)
+    assert not page.source.playing
+    assert (page.bar.title, len(page.panels)) == ("Mine", 1)
+    page.close()
+    (tmp_path / "cut.ifog").write_bytes(path.read_bytes()[:-5])
+    assert "cut off" in Replay(tmp_path / "cut.ifog").standing()["note"]
+    with pytest.raises(RecordingError, match="cannot be read"):
+        replay(tmp_path / "none.ifog")
+    with pytest.raises(TypeError, match="pass the cluster"):
+        replay(7)
+
+
+def test_the_operations_of_a_cell_that_was_cut_off_are_replayed():
+    ops = [OpEvent(0, k, k, "barrier", "", k, k + 0.5, 0.0, -1, 0, (), (), ()) for k in range(5)]
+    assert Replay(Trace(ops)).tape.seconds == pytest.approx(4.0)
