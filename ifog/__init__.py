@@ -20,6 +20,7 @@ _HOME = {
     "carriers": ("agent_mixer",),
     "checkpoint": ("load", "save"),
     "cluster": ("Cell", "CellResult", "Cluster"),
+    "comparison": ("compare",),
     "context": ("init", "is_initialized", "rank", "shutdown", "size"),
     "deadlines": ("set_timeout",),
     "errors": ("IfogError",),

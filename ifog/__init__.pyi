@@ -15,6 +15,7 @@ from ifog.checkpoint import save as save
 from ifog.cluster import Cell as Cell
 from ifog.cluster import CellResult as CellResult
 from ifog.cluster import Cluster as Cluster
+from ifog.comparison import compare as compare
 from ifog.context import init as init
 from ifog.context import is_initialized as is_initialized
 from ifog.context import rank as rank

@@ -53,7 +53,7 @@ LAYERS = (
     ("advice", "algorithm_optimizer", "optim"),
     ("channels", "modelled"),
     ("simulation",),
-    ("simulated",),
+    ("comparison", "simulated"),
     ("simulate",),
     (
         "testing",
