@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WaitEvent, decode, encode, now
+from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WaitEvent, encode, now, revive
 
 __all__ = ["MESSAGE", "IOPubSink", "events_of"]
 
@@ -158,7 +158,7 @@ def events_of(message: dict[str, Any]) -> tuple[list[Event], int]:
         raise ValueError("the events are not those that were signed")
     try:
         rows: Iterable[Any] = _PlainUnpickler(io.BytesIO(data)).load()
-        return [decode(row) for row in rows], int(content["lost"])
+        return [revive(row) for row in rows], int(content["lost"])
     except ValueError:
         raise
     except Exception as error:  # a broken pickle raises nearly anything

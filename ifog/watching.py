@@ -1,13 +1,14 @@
 """Glances at watched tensors: a norm and a few entries, taken at rounds all ranks agree on.
 
 The consensus error needs every rank's value of the *same* round, but fast loops must not pay for a
-glance each time. So a glance is taken at rounds divisible by a stride that is a power of two and
-follows the speed: whatever strides the ranks choose by themselves, they share the rounds of the
-largest one.
+glance each time. After the first rounds one is taken where a stride divides the round, a power of
+two that follows the speed: whatever strides the ranks choose by themselves, they share the
+rounds of the largest one.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,34 +21,34 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLE", "Watcher"]
 
 SAMPLE = 64  # entries of a glance
-_DENSE = 256  # rounds of which each is looked at
+_DENSE = (256, 32)  # rounds of which each is looked at, of small tensors and of large ones
+_LARGE = 1 << 14  # entries: looking at more takes a noticeable part of a round
 _BATCH = 32  # glances between two decisions about the stride
 _SELDOM = (2.5, 10.0)  # glances per second to stay between
 _OFTEN = (10.0, 40.0)  # and while somebody looks at a dashboard
 
 
 class _Stride:
-    __slots__ = ("_since", "_taken", "value")
+    __slots__ = ("_dense", "_glances", "_since", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, numel: int) -> None:
         self.value = 1
-        self._taken = 0
-        self._since = now()
+        self._dense = _DENSE[numel > _LARGE]
+        self._glances = 0
+        self._since = (0, now())  # a round and when it was
 
     def due(self, step: int) -> bool:
-        return step < _DENSE or step % self.value == 0
+        return step < self._dense or step % self.value == 0
 
-    def taken(self, rates: tuple[float, float]) -> None:
-        self._taken += 1
-        if self._taken % _BATCH == 0:
-            t = now()
-            rate = _BATCH / max(t - self._since, 1e-9)
-            self._since = t
+    def taken(self, step: int, rates: tuple[float, float]) -> None:
+        self._glances += 1
+        if self._glances % _BATCH == 0:
+            (first, begun), t = self._since, now()
+            self._since = (step, t)
+            rounds = (step - first) / max(t - begun, 1e-9)  # a second
             slowest, fastest = rates
-            if rate > fastest:
-                self.value *= 2
-            elif rate < slowest and self.value > 1:
-                self.value //= 2
+            if not slowest <= rounds / self.value <= fastest:
+                self.value = 1 << math.ceil(math.log2(max(rounds / fastest, 1.0)))
 
 
 class Watcher:
@@ -75,12 +76,12 @@ class Watcher:
             return
         stride = self._strides.get(name)
         if stride is None:
-            stride = self._strides[name] = _Stride()
+            stride = self._strides[name] = _Stride(x.numel())
         if not stride.due(step):
             self._skipped[name] = (step, x)
             return
         self._skipped.pop(name, None)
-        stride.taken(_OFTEN if self.live else _SELDOM)
+        stride.taken(step, _OFTEN if self.live else _SELDOM)
         self._emit(x, name, step)
 
     def flush(self) -> None:
