@@ -141,7 +141,8 @@ ROWS = (
         "timeline_start_activity timeline_end_activity timeline_context",
         "the same, with ifog.timeline",
         "the processing phase is called MPI_..., as BlueFog's documentation has it; there is "
-        "nothing to show of fusion and negotiation",
+        "nothing to show of fusion and negotiation; each init begins the file that the variable asks "
+        "for, unless it is being written already",
     ),
     Row(
         "broadcast_parameters allreduce_parameters",
