@@ -23,7 +23,7 @@ DESCRIPTION = (
     "guard: what the checks that keep cells from hanging add to an operation. "
     "simulate: steps of 10 000 and 100 000 simulated agents beside copies of their tensors."
 )
-_PAIRS = {"telemetry": 40, "guard": 40, "versions": 3}
+_PAIRS = {"telemetry": 100, "guard": 40, "versions": 3}
 _CONTESTS = ("ops", "fusion", "overlap", "cell", "simulate")
 
 
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pairs",
         type=_pairs,
         metavar="K",
-        help="blocks, rounds or jobs of each kind, in turn (default 40 for telemetry, where 800 "
-        "take half an hour and show 1 percent; 40 for guard; 3 for --against)",
+        help="loops, blocks, rounds or jobs of each kind, in turn (default 100 for telemetry, 40 "
+        "for guard, 3 for --against)",
     )
     parser.add_argument(
         "--quick",
