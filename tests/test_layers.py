@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
+    ("telemetry", "errors", "manifest", "numbers", "outlets", "presses", "quantities"),
     ("transport", "handle", "layout", "schedules", "survival", "topology", "tracks", "weights"),
     ("exchange", "kernels", "packing", "problems"),
     ("bundles", "context", "healing", "plans", "watching"),
