@@ -24,7 +24,7 @@ GRAPHS = (
     "weights",
 )
 LAYERS = (
-    ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
+    ("telemetry", "errors", "manifest", "numbers", "outlets", "presses", "quantities"),
     ("background", "costs"),
     ("transport", "handle", "layout", "survival", "tracks", *GRAPHS),
     ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
