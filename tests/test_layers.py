@@ -28,7 +28,7 @@ LAYERS = (
     ("background", "costs"),
     ("transport", "handle", "layout", "survival", "tracks", *GRAPHS),
     ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
-    ("compression", "slots"),
+    ("compression", "slots", "squeezing"),
     ("hosting",),
     ("agents",),
     ("bundles", "context", "healing", "plans", "watching"),
