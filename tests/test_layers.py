@@ -28,7 +28,7 @@ LAYERS = (
     ("background", "costs"),
     ("transport", "handle", "layout", "survival", "tracks", *GRAPHS),
     ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
-    ("compression", "networks", "slots"),
+    ("compression", "networks", "slots", "squeezing"),
     ("hosting",),
     ("agents",),
     ("affine", "durations", "progress", "side_by_side", "sweeps"),
