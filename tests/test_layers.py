@@ -55,6 +55,7 @@ LAYERS = (
     ("simulation",),
     ("comparison", "simulated"),
     ("simulate",),
+    ("solving",),
     (
         "testing",
         "demo_ranks",
