@@ -117,7 +117,7 @@ def view_lanes(state: Lanes, now: float, window: Sequence[float] | None = None) 
     if window is not None:
         left, right = (ranks.started + float(edge) for edge in window)
     elif ranks.live:
-        left, right = max(end - state.span, first), end
+        left, right = max(end - _live_span(state, end), first), end
     else:
         left, right = first, whole[1]
     lanes = evenly(ranks.members)
@@ -152,6 +152,15 @@ def view_lanes(state: Lanes, now: float, window: Sequence[float] | None = None) 
         "names": list(names),
         "arrows": arrows,
     }
+
+
+def _live_span(state: Lanes, end: float) -> float:
+    """Seconds of the live window: wider, by powers of two, while a wait began before it."""
+    span = state.span
+    since = min((wait.since for wait in state.ranks.waits.values()), default=end)
+    while span < _SPANS[1] and end - since > 0.8 * span:
+        span *= 2
+    return min(span, _SPANS[1])
 
 
 def _micro(seconds: float) -> int:
