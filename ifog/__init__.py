@@ -16,13 +16,16 @@ __version__ = "0.1.0"
 _HOME = {
     "advice": ("advise",),
     "agents": ("MatrixMixer",),
+    "algorithm_optimizer": ("AlgorithmOptimizer",),
     "carriers": ("agent_mixer",),
     "checkpoint": ("load", "save"),
     "cluster": ("Cell", "CellResult", "Cluster"),
+    "comparison": ("compare",),
     "context": ("init", "is_initialized", "rank", "shutdown", "size"),
     "deadlines": ("set_timeout",),
     "errors": ("IfogError",),
     "gossip": ("pair_gossip", "pair_gossip_nonblocking"),
+    "fitting": ("fit_progress",),
     "flat": ("FlatParameters",),
     "handle": ("Handle",),
     "hierarchical": (
@@ -154,7 +157,7 @@ _HOME = {
     "window_mixing": ("push_sum_mixer", "window_mixer"),
     "windows": ("Window",),
 }
-_MODULES = ("algorithms", "problems", "schedules", "topology", "weights")
+_MODULES = ("algorithms", "problems", "schedules", "simulate", "topology", "weights")
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: PLE0604 - the table above is the list, spelled once

@@ -4,15 +4,18 @@ from ifog import algorithms as algorithms
 from ifog.advice import advise as advise
 from ifog import problems as problems
 from ifog import schedules as schedules
+from ifog import simulate as simulate
 from ifog import topology as topology
 from ifog import weights as weights
 from ifog.agents import MatrixMixer as MatrixMixer
+from ifog.algorithm_optimizer import AlgorithmOptimizer as AlgorithmOptimizer
 from ifog.carriers import agent_mixer as agent_mixer
 from ifog.checkpoint import load as load
 from ifog.checkpoint import save as save
 from ifog.cluster import Cell as Cell
 from ifog.cluster import CellResult as CellResult
 from ifog.cluster import Cluster as Cluster
+from ifog.comparison import compare as compare
 from ifog.context import init as init
 from ifog.context import is_initialized as is_initialized
 from ifog.context import rank as rank
@@ -20,6 +23,7 @@ from ifog.context import shutdown as shutdown
 from ifog.context import size as size
 from ifog.deadlines import set_timeout as set_timeout
 from ifog.errors import IfogError as IfogError
+from ifog.fitting import fit_progress as fit_progress
 from ifog.flat import FlatParameters as FlatParameters
 from ifog.gossip import pair_gossip as pair_gossip
 from ifog.gossip import pair_gossip_nonblocking as pair_gossip_nonblocking

@@ -193,7 +193,8 @@ class MatrixMixer:
         return self._shares[round_]
 
     def _arrays(self, step: int) -> Arrays:
-        graph = arrays(self._schedule(step))
+        of_links = getattr(self._schedule, "links", None)  # no digraph on the way
+        graph = arrays(self._schedule(step) if of_links is None else of_links(step))
         if step and graph.n != self.total:
             raise ArgumentError(
                 f"round {step} is over {graph.n} agents, but round 0 was over {self.total}; a "

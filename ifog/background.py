@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Background"]
 
-_PERIOD = 0.5e-3  # seconds between two looks: a socket holds what a link carries in far more
+_PERIOD = 1e-3  # seconds between two looks while bytes move: a socket holds those of many
+_LONGEST = 4e-3  # and while nothing does, because a peer is still computing
 _PATIENCE = 1.0  # seconds without anything under way after which the thread ends
 
 
@@ -45,13 +47,14 @@ class Background:
                 self._thread.start()
 
     def _run(self) -> None:
-        pause = threading.Event()
         while self._is_wanted():
+            pause = _PERIOD
             while self._progress.active:
                 # Whoever waits moves everything forward already, and looks more often.
                 if self._progress.waiting_for is None:
                     self._progress.advance()
-                pause.wait(_PERIOD)
+                pause = _PERIOD if self._progress.moving else min(1.2 * pause, _LONGEST)
+                time.sleep(pause)
 
     def _is_wanted(self) -> bool:
         if not self._wanted.wait(_PATIENCE):

@@ -7,6 +7,7 @@ can be repeated and its limit be predicted.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ifog.agents import MatrixMixer
 from ifog.algorithms.base import Under
+from ifog.algorithms.draws import integers, keys
 from ifog.errors import ArgumentError
 from ifog.hosting import Arrays, EdgeArrays, arrays
 from ifog.mixing import Round
@@ -32,15 +34,16 @@ class DelayedMixer:
     others weight the agents.
 
     Args:
-        graph: a digraph or arrays of edges; it does not change.
+        graph: a digraph, arrays of edges, or a schedule.
         delay: d_ij of every link, or the largest delay of those drawn for each link, 0 included.
-        seed: of the draws; None gives every link exactly ``delay``.
+        seed: of the draws, which belong to the pair of agents; None gives every link ``delay``.
+        agents: the numbers [n] by which draws know the agents; by default 0..n-1.
 
     Attributes:
         agents: [n] int64, all of them.
         total: n.
         step: the number of the next round.
-        delays: {(receiver i, sender j): d_ij}.
+        delays: {(receiver i, sender j): d_ij} of the links of round 0.
 
     Raises:
         ArgumentError: a negative delay, or not a graph.
@@ -56,20 +59,19 @@ class DelayedMixer:
     ``sum_i x_i(t) + sum_ij W_ij (x_j(t-1) + ... + x_j(t - d_ij))``.
     """
 
-    def __init__(self, graph: Any, delay: int, *, seed: int | None = None) -> None:
+    def __init__(
+        self, graph: Any, delay: int, *, seed: int | None = None, agents: Tensor | None = None
+    ) -> None:
         if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
             raise ArgumentError(f"DelayedMixer: delay is {delay!r}; it must be a whole number >= 0")
-        links = arrays(graph)
-        lag = np.full(len(links.source), delay)
-        if seed is not None:
-            lag = np.random.default_rng(seed).integers(0, delay, len(lag), endpoint=True)
-        lag[links.source == links.target] = 0
-        self._by_lag = {
-            int(d): MatrixMixer(_chosen(links, lag == d)) for d in np.unique(np.append(lag, 0))
-        }
-        pairs = zip(links.target.tolist(), links.source.tolist(), strict=True)
-        self.delays = dict(zip(pairs, lag.tolist(), strict=True))
-        self.agents, self.total, self.step = torch.arange(links.n), links.n, 0
+        first = arrays(graph(0) if callable(graph) else graph)
+        self.agents = torch.arange(first.n) if agents is None else agents
+        self._delay, self._seed = delay, seed
+        lags = range(delay + 1) if seed is not None else sorted({0, delay})
+        self._by_lag = {lag: MatrixMixer(_Late(graph, self._lags, lag)) for lag in lags}
+        pairs = zip(first.target.tolist(), first.source.tolist(), strict=True)
+        self.delays = dict(zip(pairs, self._lags(first).tolist(), strict=True))
+        self.total, self.step = first.n, 0
         self._past: list[deque[Tensor]] = []
 
     def start(self, *xs: Tensor) -> Under:
@@ -86,6 +88,15 @@ class DelayedMixer:
         """The mean over all agents, in each row, without delay."""
         return self._by_lag[0].mean(*xs)
 
+    def _lags(self, links: Arrays) -> npt.NDArray[np.int64]:
+        lag = np.full(len(links.source), self._delay)
+        if self._seed is not None:
+            receiver, sender = (self.agents[ends] for ends in (links.target, links.source))
+            pairs = (receiver << 32) + sender
+            lag = integers(keys(self._seed, pairs, 0), self._delay + 1).numpy()
+        lag[links.source == links.target] = 0
+        return lag
+
     def _round(self, place: int, x: Tensor) -> Tensor:
         longest = max(self._by_lag)
         if place == len(self._past):
@@ -99,5 +110,16 @@ class DelayedMixer:
         return total
 
 
-def _chosen(links: Arrays, which: npt.NDArray[np.bool_]) -> Arrays:
-    return EdgeArrays(links.n, links.source[which], links.target[which], links.weight[which])
+class _Late:
+    """The links of each round that are ``lag`` rounds late."""
+
+    def __init__(
+        self, graph: Any, lags: Callable[[Arrays], npt.NDArray[np.int64]], lag: int
+    ) -> None:
+        self.period = getattr(graph, "period", None) if callable(graph) else 1
+        self._graph, self._lags, self._lag = graph, lags, lag
+
+    def __call__(self, step: int) -> Arrays:
+        links = arrays(self._graph(step) if callable(self._graph) else self._graph)
+        late = self._lags(links) == self._lag
+        return EdgeArrays(links.n, links.source[late], links.target[late], links.weight[late])

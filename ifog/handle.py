@@ -133,6 +133,11 @@ class Progress:
         self.lock = threading.RLock()
         self.background = Background(self)
 
+    @property
+    def moving(self) -> bool:
+        """Whether bytes of any operation under way are on their way here."""
+        return any(isinstance(handle.peers, Moving) for handle in list(self.active.values()))
+
     def advance(self) -> None:
         """Move every operation as far as it goes without waiting."""
         with self.lock:

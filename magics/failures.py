@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from ifog.magics.fold import template
+from ifog.magics.wording import template
 from ifog.numbers import rank_ranges
 
 __all__ = ["Failure", "Raised", "did", "failures", "message", "primary", "released", "summary"]

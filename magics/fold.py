@@ -14,21 +14,18 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Block", "Fold", "Spread", "Written", "template"]
+from ifog.magics.bars import parsed, together
+from ifog.magics.rows import Rows
+from ifog.magics.wording import NUMBER, order_of, plain, template
 
-_NUMBER = re.compile(
-    r"((?<![\w.])[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\d_]|\.\d)"
-    r"|(?<![\w.])(?:nan|[-+]?inf)(?!\w))"
-)
+__all__ = ["Block", "Fold", "Spread", "Written"]
+
 _INTEGER = re.compile(r"[-+]?\d+")
-# No part may run past the next escape: a line of nothing but escapes must cost linear time.
-_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 _CELL_FILE = re.compile(r"(?<!\S)\S*/ipykernel_\d+/\d+\.py(?=:\d)")
 _RICH = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg")
 _LOOK_AHEAD = 64  # lines of one form that are tried as partner
-_LONG = 4000  # characters from which on a line is compared as a whole
 _GAP = 1 << 64  # between the places of neighbours, so that blocks can be put between
 
 
@@ -70,11 +67,13 @@ class Spread:
 class Block:
     """One line (or one many-line value) with the ranks that wrote it.
 
-    Blocks are ordered by ``place``, which only ``Fold`` changes.
+    Blocks are ordered by ``place``, which only ``Fold`` changes. ``is_bar`` tells progress bars,
+    which are one bar.
     """
 
     kind: str
     data: Mapping[str, Any] = field(default_factory=dict)
+    is_bar: bool = False
     lines: dict[int, str] = field(default_factory=dict)
     numbers: tuple[str, ...] = ()
     place: int = 0
@@ -93,6 +92,8 @@ class Block:
     @property
     def text(self) -> str:
         """The line as the first rank wrote it; as a range where the ranks differ in a number."""
+        if self.is_bar:
+            return together(dict(self.in_order()))
         spread = self.spread
         if spread is None:
             return next(iter(self.lines.values()))
@@ -107,15 +108,15 @@ class Block:
         return self._spread
 
     def _spread_at(self, at: int) -> Spread:
-        values = {rank: _NUMBER.split(self.lines[rank])[2 * at + 1] for rank in self.ranks}
-        order = sorted(values, key=lambda rank: _sort_key(values[rank]))
-        pieces = _NUMBER.split(next(iter(self.lines.values())))
+        values = {rank: NUMBER.split(self.lines[rank])[2 * at + 1] for rank in self.ranks}
+        order = sorted(values, key=lambda rank: order_of(values[rank]))
+        pieces = NUMBER.split(next(iter(self.lines.values())))
         return Spread(
             before="".join(pieces[: 2 * at + 1]),
             after="".join(pieces[2 * at + 2 :]),
             values=values,
             low=order[0],
-            high=next(r for r in order if _sort_key(values[r]) == _sort_key(values[order[-1]])),
+            high=next(r for r in order if order_of(values[r]) == order_of(values[order[-1]])),
             whole=all(_INTEGER.fullmatch(value) for value in values.values()),
         )
 
@@ -144,27 +145,20 @@ class Block:
         self.lines[rank] = text
 
 
-def _sort_key(value: str) -> tuple[bool, float]:
-    as_float = float(value)
-    nan = math.isnan(as_float)
-    return nan, 0.0 if nan else as_float
+class _Form(NamedTuple):
+    """What lines are compared by: as a whole, without their numbers, and the numbers."""
 
+    same: str | tuple[str, ...]
+    frame: tuple[str, ...]
+    numbers: tuple[str, ...]
+    is_bar: bool = False
 
-def _last_state(line: str) -> str:
-    """What a terminal shows of a line that carriage returns took back to its start."""
-    return next((part for part in reversed(line.split("\r")) if part), "")
-
-
-def template(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A line as the text around its numbers and the numbers; a very long one as all text."""
-    if len(text) > _LONG:
-        return (text,), ()
-    pieces = _NUMBER.split(text)
-    return tuple(pieces[::2]), tuple(pieces[1::2])
-
-
-def _plain(text: str) -> str:
-    return _ESCAPE.sub("", text) if "\x1b" in text else text
+    @classmethod
+    def of(cls, text: str, data: Mapping[str, Any]) -> _Form:
+        bar = None if data else parsed(text)
+        if bar is not None:  # however far it is
+            return cls(("bar", bar.title), ("bar", bar.title), (), is_bar=True)
+        return cls(text, *template(text))
 
 
 def _place(block: Block) -> int:
@@ -212,7 +206,7 @@ class Fold:
     def __init__(self) -> None:
         self.blocks: list[Block] = []
         self.version = 0
-        self._open: dict[tuple[int, str], str] = {}
+        self._open: dict[tuple[int, str], Rows] = {}
         self._values: dict[int, Written] = {}
         self._alike: dict[tuple[Any, ...], _Alike] = {}
         self._shared: dict[int, Block] = {}  # each rank's last block with company
@@ -246,20 +240,21 @@ class Fold:
         are the last blocks, in the order of the ranks.
         """
         live = Fold()
-        for (rank, kind), text in self._open.items():
-            live._add(rank, kind, _last_state(text), {})
+        for (rank, kind), rows in self._open.items():
+            for text in rows.open():
+                live._add(rank, kind, text, {})
         live._values = dict(self._values)
         live.finish()
         return [block for block in live.blocks if block.text]
 
     def _stream(self, piece: Written) -> None:
-        key = (piece.rank, piece.kind)
-        *whole, rest = _plain(self._open.pop(key, "") + piece.text).split("\n")
-        for line in whole:
-            self._add(piece.rank, piece.kind, _last_state(line), {})
-        if rest:
-            # A bar that redraws itself for hours must not grow: only its last states matter.
-            self._open[key] = "\r".join(rest.split("\r")[-2:]) if "\r" in rest else rest
+        for (rank, kind), rows in self._open.items():
+            if rank == piece.rank and kind != piece.kind:
+                for line in rows.settle():
+                    self._add(rank, kind, line, {})
+        rows = self._open.setdefault((piece.rank, piece.kind), Rows())
+        for line in rows.feed(piece.text):
+            self._add(piece.rank, piece.kind, line, {})
 
     def _add_value(self, rank: int) -> None:
         value = self._values.pop(rank, None)
@@ -268,32 +263,33 @@ class Fold:
             self._add(rank, value.kind, value.text, rich)
 
     def _close(self, rank: int) -> None:
-        for key in [key for key in self._open if key[0] == rank]:
-            self._add(rank, key[1], _last_state(self._open.pop(key)), {})
+        for (writer, kind), rows in self._open.items():
+            if writer == rank:
+                for line in rows.close():
+                    self._add(rank, kind, line, {})
 
     def _add(self, rank: int, kind: str, text: str, data: Mapping[str, Any]) -> None:
-        text = _plain(text)
+        text = plain(text)
         if "/ipykernel_" in text:
             text = _CELL_FILE.sub("cell", text)  # the path holds a process id
-        frame, numbers = template(text)
-        same, like = self._lists(kind, text, frame, data)
-        block = self._partner(rank, numbers, same, like)
+        form = _Form.of(text, data)
+        same, like = self._lists(kind, form, data)
+        block = self._partner(rank, form.numbers, same, like)
         if block is None:
-            block = Block(kind, data, place=self.blocks[-1].place + _GAP if self.blocks else 0)
+            place = self.blocks[-1].place + _GAP if self.blocks else 0
+            block = Block(kind, data, is_bar=form.is_bar, place=place)
             self.blocks.append(block)
             self._alone.setdefault(rank, deque()).append(block)
         else:
             self._meet(rank, block)
-        block.join(rank, text, numbers)
+        block.join(rank, text, form.numbers)
         same.add(rank, block)
         like.add(rank, block)
 
-    def _lists(
-        self, kind: str, text: str, frame: tuple[str, ...], data: Mapping[str, Any]
-    ) -> tuple[_Alike, _Alike]:
+    def _lists(self, kind: str, form: _Form, data: Mapping[str, Any]) -> tuple[_Alike, _Alike]:
         rich = repr(sorted(data.items())) if data else ""
-        same = self._alike.setdefault((kind, rich, text), _Alike())
-        return same, self._alike.setdefault((kind, rich, frame), _Alike())
+        same = self._alike.setdefault((kind, rich, form.same), _Alike())
+        return same, self._alike.setdefault((kind, rich, form.frame), _Alike())
 
     def _partner(
         self, rank: int, numbers: tuple[str, ...], same: _Alike, like: _Alike
@@ -336,8 +332,7 @@ class Fold:
         if not lonely:
             return
         lists = [
-            self._lists(own.kind, own.lines[rank], template(own.lines[rank])[0], own.data)
-            for own in lonely
+            self._lists(own.kind, _Form.of(own.lines[rank], own.data), own.data) for own in lonely
         ]
         for own, pair in zip(lonely, lists, strict=True):
             for alike in pair:

@@ -125,7 +125,7 @@ def _block_html(block: Block) -> str:
     if block.data and not markdown(block):
         return f'<div class="ifog-cell-rich">{_rich_html(block.data)}</div>'
     text = escape(_shortened(block.text))
-    if block.kind == "stderr":
+    if block.kind == "stderr" and not block.is_bar:
         text = f'<span class="ifog-cell-stderr">{text}</span>'
     spread = block.spread
     if spread is None:

@@ -52,6 +52,10 @@ class Opened:
     def wait(self, condition):
         self.page.wait_for_function(f"() => {condition}", timeout=10_000, polling=50)
 
+    def wait_for_pill(self, text):
+        shown = "text => document.querySelector('button.ifog-pill').textContent === text"
+        self.page.wait_for_function(shown, arg=text, timeout=10_000, polling=50)
+
     def assert_alone(self):
         assert self.asked == [f"file://{self.path}"]
         assert self.errors == []
@@ -72,25 +76,21 @@ def test_a_page_from_the_disk_plays_and_is_scrubbed(program, saved):
     track.click(position={"x": box["width"] * 1.15 / at, "y": 12})
     opened.wait(f"{ROUND} === '14' || {ROUND} === '15'")
     first = int(page.evaluate(ROUND))
+    page.locator(".part").first.wait_for(state="attached", timeout=5000)
     page.keyboard.press("ArrowRight")
     opened.wait(f"{ROUND} === '{first + 1}'")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     opened.wait(f"{ROUND} === '{first - 1}'")
     page.keyboard.press("-")
-    assert (
-        page.inner_text("button.ifog-pill")
-        == "paused, 0.5\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}"
-    )
+    opened.wait_for_pill("paused, 0.5\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}")
     page.keyboard.press("+")
     page.mouse.click(500, 2990)  # beside all panels: keys reach the run from anywhere
     page.keyboard.press(" ")
-    assert (
-        page.inner_text("button.ifog-pill") == "replay 1\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}"
-    )
+    opened.wait_for_pill("replay 1\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}")
     opened.wait(f"{AT} > 2.4")
     page.click(".ifog-play")
-    assert page.inner_text("button.ifog-pill") == "paused"
+    opened.wait_for_pill("paused")
     stopped = page.evaluate(AT)
     assert 2.4 < stopped < at
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 12)

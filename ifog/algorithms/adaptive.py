@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ifog.algorithms.base import Algorithm, Grad, Mix, descend
+from ifog.algorithms.base import Algorithm, Grad, Mix, Rate, descend
 from ifog.errors import ArgumentError
 
 __all__ = ["accum_adam", "adam"]
@@ -38,7 +38,7 @@ class AccumAdamState(NamedTuple):
 
 
 def adam(
-    lr: float,
+    lr: Rate,
     *,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
@@ -105,7 +105,7 @@ def adam(
 
 
 def accum_adam(
-    lr: float,
+    lr: Rate,
     *,
     every: int,
     betas: tuple[float, float] = (0.9, 0.999),

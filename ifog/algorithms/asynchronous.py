@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from ifog.algorithms.base import Algorithm, Grad, Mix, Rate
+from ifog.algorithms.base import Algorithm, Grad, Mix, Rate, descend
 from ifog.algorithms.draws import keys, uniform
 
 __all__ = ["ad_psgd"]
@@ -68,7 +69,7 @@ def ad_psgd(lr: Rate, *, delay: int = 0, seed: int = 0) -> Algorithm:
         # Who drew more of a pair is above the average of both; who is in no pair is the average.
         u = uniform(keys(seed, mix.agents, s.k), *(1 for _ in g.shape[1:]), dtype=g.dtype)
         met, mean = mix(s.live, u)
-        live = met - lr * (u > mean) * g
+        live = torch.where(u > mean, descend(met, g, lr), met)
         x, *past = (*s.past, live)
         return EventState(x, live, tuple(past), s.k + 1)
 

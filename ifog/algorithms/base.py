@@ -38,7 +38,7 @@ __all__ = [
 
 State: TypeAlias = Any  # a NamedTuple whose first field is x, the point of the next gradient
 Rate: TypeAlias = float | Tensor  # a tensor that broadcasts over [n, ...] where agents differ in it
-Need = Literal["prox", "samples", "two mixers", "mean", "neighbors", "edges"]
+Need = Literal["prox", "samples", "two mixers", "mean", "neighbors", "edges", "matrices"]
 
 
 class Under(Protocol):

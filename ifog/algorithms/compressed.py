@@ -66,7 +66,7 @@ class FeedbackState(NamedTuple):
     k: int
 
 
-def choco_gossip(compress: Compressor, *, gamma: float) -> Algorithm:
+def choco_gossip(compress: Compressor, *, gamma: Rate) -> Algorithm:
     """Averaging by compressed messages; takes no gradients.
 
     ::
@@ -100,7 +100,7 @@ def choco_gossip(compress: Compressor, *, gamma: float) -> Algorithm:
     return Algorithm(_choco_init, step)
 
 
-def choco_sgd(lr: Rate, compress: Compressor, *, gamma: float) -> Algorithm:
+def choco_sgd(lr: Rate, compress: Compressor, *, gamma: Rate) -> Algorithm:
     """Diffusion by compressed messages.
 
     ::
@@ -136,7 +136,7 @@ def choco_sgd(lr: Rate, compress: Compressor, *, gamma: float) -> Algorithm:
     return Algorithm(_choco_init, step)
 
 
-def beer(lr: Rate, compress: Compressor, *, gamma: float) -> Algorithm:
+def beer(lr: Rate, compress: Compressor, *, gamma: Rate) -> Algorithm:
     """Gradient tracking by compressed messages (BEER).
 
     With c, s what the neighbours know of x and W of that, and d, t the same of v::
@@ -168,7 +168,7 @@ def beer(lr: Rate, compress: Compressor, *, gamma: float) -> Algorithm:
     return _tracking(lr, compress, gamma, 1.0)
 
 
-def motef(lr: Rate, compress: Compressor, *, gamma: float, momentum: float = 0.1) -> Algorithm:
+def motef(lr: Rate, compress: Compressor, *, gamma: Rate, momentum: Rate = 0.1) -> Algorithm:
     """BEER that tracks a moving average of the gradients, for stochastic ones (MoTEF).
 
     ::
@@ -199,7 +199,7 @@ def motef(lr: Rate, compress: Compressor, *, gamma: float, momentum: float = 0.1
     return _tracking(lr, compress, gamma, momentum)
 
 
-def lead(lr: float, compress: Compressor, *, gamma: float = 1.0, alpha: float = 0.5) -> Algorithm:
+def lead(lr: Rate, compress: Compressor, *, gamma: Rate = 1.0, alpha: Rate = 0.5) -> Algorithm:
     """A primal-dual method by compressed messages (LEAD).
 
     ::
@@ -253,7 +253,7 @@ def lead(lr: float, compress: Compressor, *, gamma: float = 1.0, alpha: float = 
     return Algorithm(init, step)
 
 
-def deep_squeeze(lr: Rate, compress: Compressor, *, gamma: float) -> Algorithm:
+def deep_squeeze(lr: Rate, compress: Compressor, *, gamma: Rate) -> Algorithm:
     """Diffusion by compressed points, with error feedback (DeepSqueeze).
 
     ::
@@ -334,13 +334,13 @@ def _choco_init(x: Tensor) -> ChocoState:
     return ChocoState(x, torch.zeros_like(x), torch.zeros_like(x), 0)
 
 
-def _choco(s: ChocoState, h: Tensor, compress: Compressor, gamma: float, mix: Mix) -> ChocoState:
+def _choco(s: ChocoState, h: Tensor, compress: Compressor, gamma: Rate, mix: Mix) -> ChocoState:
     q = compress(h - s.copy, mix.agents, s.k)
     copy, mixed = s.copy + q, s.mixed + mix(q)
     return ChocoState(h + gamma * (mixed - copy), copy, mixed, s.k + 1)
 
 
-def _tracking(lr: Rate, compress: Compressor, gamma: float, momentum: float) -> Algorithm:
+def _tracking(lr: Rate, compress: Compressor, gamma: Rate, momentum: Rate) -> Algorithm:
     def init(x: Tensor) -> BeerState:
         zero = torch.zeros_like(x)
         return BeerState(x, zero, zero, zero, zero, zero, zero, 0)

@@ -156,7 +156,7 @@ def nids(lr: Rate) -> Algorithm:
     Symmetric doubly stochastic W. Exact for any step below 2/L. The first step is local.
 
     Args:
-        lr: a; a tensor [n, 1, ...] gives each agent its own.
+        lr: a, the same for all agents.
 
     Example:
         >>> from ifog import MatrixMixer, ring

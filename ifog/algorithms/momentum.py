@@ -31,7 +31,7 @@ class MomentumTrackingState(NamedTuple):
     y: Tensor  # [n, ...] mixed tracker of the momentum
 
 
-def dm_sgd(lr: Rate, *, momentum: float = 0.9) -> Algorithm:
+def dm_sgd(lr: Rate, *, momentum: Rate = 0.9) -> Algorithm:
     """Diffusion with local momentum (DmSGD).
 
     ::
@@ -59,13 +59,13 @@ def dm_sgd(lr: Rate, *, momentum: float = 0.9) -> Algorithm:
     """
 
     def step(s: MomentumState, grad: Grad, mix: Mix) -> MomentumState:
-        m = torch.add(grad(s.x), s.m, alpha=momentum)
+        m = momentum * s.m + grad(s.x)
         return MomentumState(mix(descend(s.x, m, lr)), m)
 
     return Algorithm(_init, step)
 
 
-def decent_lam(lr: float, *, momentum: float = 0.9) -> Algorithm:
+def decent_lam(lr: Rate, *, momentum: Rate = 0.9) -> Algorithm:
     """Momentum on the whole step of diffusion, mixing included (DecentLaM).
 
     ::
@@ -93,13 +93,13 @@ def decent_lam(lr: float, *, momentum: float = 0.9) -> Algorithm:
 
     def step(s: MomentumState, grad: Grad, mix: Mix) -> MomentumState:
         d = (s.x - mix(descend(s.x, grad(s.x), lr))) / lr
-        m = torch.add(d, s.m, alpha=momentum)
+        m = momentum * s.m + d
         return MomentumState(descend(s.x, m, lr), m)
 
     return Algorithm(_init, step)
 
 
-def qg_dsgdm(lr: float, *, momentum: float = 0.9) -> Algorithm:
+def qg_dsgdm(lr: Rate, *, momentum: Rate = 0.9) -> Algorithm:
     """Diffusion with momentum along the way that x really went (QG-DSGDm).
 
     ::
@@ -126,14 +126,14 @@ def qg_dsgdm(lr: float, *, momentum: float = 0.9) -> Algorithm:
     """
 
     def step(s: MomentumState, grad: Grad, mix: Mix) -> MomentumState:
-        m = torch.add(grad(s.x), s.m, alpha=momentum)
+        m = momentum * s.m + grad(s.x)
         x = mix(descend(s.x, m, lr))
         return MomentumState(x, momentum * s.m + ((1 - momentum) / lr) * (s.x - x))
 
     return Algorithm(_init, step)
 
 
-def momentum_tracking(lr: Rate, *, momentum: float = 0.9) -> Algorithm:
+def momentum_tracking(lr: Rate, *, momentum: Rate = 0.9) -> Algorithm:
     """Gradient tracking of the local momentum instead of the gradient (Momentum Tracking).
 
     ::
@@ -162,7 +162,7 @@ def momentum_tracking(lr: Rate, *, momentum: float = 0.9) -> Algorithm:
         return MomentumTrackingState(x, torch.zeros_like(x), torch.zeros_like(x))
 
     def step(s: MomentumTrackingState, grad: Grad, mix: Mix) -> MomentumTrackingState:
-        u = torch.add(grad(s.x), s.u, alpha=momentum)
+        u = momentum * s.u + grad(s.x)
         y = (s.y + u).sub_(s.u)
         wx, wy = mix(s.x, y)
         return MomentumTrackingState(descend(wx, y, lr), u, wy)

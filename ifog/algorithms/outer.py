@@ -97,7 +97,7 @@ def gossip_pga(lr: Rate, *, every: int) -> Algorithm:
     return Algorithm(_local, step, ("mean",))
 
 
-def slow_mo(lr: float, *, every: int, outer: float = 1.0, momentum: float = 0.7) -> Algorithm:
+def slow_mo(lr: Rate, *, every: int, outer: Rate = 1.0, momentum: Rate = 0.7) -> Algorithm:
     """LocalSGD with momentum in the outer step (SlowMo).
 
     With x_r what the last outer step gave::
@@ -136,7 +136,7 @@ def slow_mo(lr: float, *, every: int, outer: float = 1.0, momentum: float = 0.7)
     return Algorithm(_outer, step, ("mean",))
 
 
-def diloco(lr: Rate, *, every: int, outer: float = 0.7, momentum: float = 0.9) -> Algorithm:
+def diloco(lr: Rate, *, every: int, outer: Rate = 0.7, momentum: Rate = 0.9) -> Algorithm:
     """LocalSGD whose outer step is Nesterov's on the mean change (DiLoCo).
 
     With x_r what the last outer step gave::
@@ -178,7 +178,7 @@ def diloco(lr: Rate, *, every: int, outer: float = 0.7, momentum: float = 0.9) -
 
 
 def noloco(
-    lr: Rate, *, every: int, outer: float = 0.7, momentum: float = 0.5, pull: float = 0.7
+    lr: Rate, *, every: int, outer: Rate = 0.7, momentum: Rate = 0.5, pull: Rate = 0.7
 ) -> Algorithm:
     """DiLoCo without an all-reduce: the outer step is between random pairs (NoLoCo).
 

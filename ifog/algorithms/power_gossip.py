@@ -67,7 +67,7 @@ def power_gossip(lr: Rate, *, seed: int = 0) -> Algorithm:
         m = m - torch.einsum("ns,nsr,nsc->nrc", share, u, q)
         return PowerState(m.mT.contiguous() if s.k % 2 else m, u, s.k + 1)
 
-    return Algorithm(init, step, ("edges",))
+    return Algorithm(init, step, ("edges", "matrices"))
 
 
 def _directions(s: PowerState, m: Tensor, mix: Mix, seed: int) -> Tensor:

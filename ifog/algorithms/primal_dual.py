@@ -66,7 +66,7 @@ def admm(penalty: float) -> Algorithm:
     return Algorithm(_init, step, ("prox",))
 
 
-def dlm(penalty: float, *, proximity: float) -> Algorithm:
+def dlm(penalty: Rate, *, proximity: Rate) -> Algorithm:
     """ADMM by gradient steps instead of minimisations (DLM).
 
     With c the penalty and r the proximity::
@@ -101,7 +101,7 @@ def dlm(penalty: float, *, proximity: float) -> Algorithm:
     return Algorithm(_init, step)
 
 
-def led(lr: Rate, *, every: int, dual: float) -> Algorithm:
+def led(lr: Rate, *, every: int, dual: Rate) -> Algorithm:
     """Exact diffusion with local steps (LED, local exact diffusion).
 
     ::

@@ -197,7 +197,7 @@ def gt_saga(lr: Rate, *, seed: int = 0) -> Algorithm:
     return Algorithm(init, step, ("samples",))
 
 
-def k_gt(lr: float, *, every: int, outer: float = 1.0) -> Algorithm:
+def k_gt(lr: Rate, *, every: int, outer: Rate = 1.0) -> Algorithm:
     """Gradient tracking with local steps (K-GT): K = ``every`` steps to a message.
 
     With x_r what the last message gave::

@@ -20,10 +20,11 @@ DESCRIPTION = (
     "cell: an empty %%bf cell beside an empty %%px cell. "
     "net: averages between hosts with slow links, emulated here as root, beside gloo and MPI. "
     "telemetry: what watching costs a loop of 1 MB averages, dashboard closed. "
-    "guard: what the checks that keep cells from hanging add to an operation."
+    "guard: what the checks that keep cells from hanging add to an operation. "
+    "simulate: steps of 10 000 and 100 000 simulated agents beside copies of their tensors."
 )
 _PAIRS = {"telemetry": 40, "guard": 40, "versions": 3}
-_CONTESTS = ("ops", "fusion", "overlap", "cell")
+_CONTESTS = ("ops", "fusion", "overlap", "cell", "simulate")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

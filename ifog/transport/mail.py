@@ -24,11 +24,11 @@ from ifog.transport.semaphores import SEMAPHORE_BYTES, Semaphore
 
 __all__ = ["LOANS", "SLOT_BYTES", "Mail", "fence"]
 
-SLOT_BYTES = 1184  # of a message; also a header with its small payload
+SLOT_BYTES = 4256  # of a message; also a header with its small payload
 LOANS = 256  # that a rank may have given out at a time
 _HEAD = struct.Struct("<II")  # bytes, tag
-_SLOT = 1216  # a multiple of a cache line
-_SLOTS = 64
+_SLOT = 4288  # a multiple of a cache line
+_SLOTS = 32
 _LINE = 64
 
 # These processors show stores to others in the order of the program.
