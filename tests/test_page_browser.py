@@ -38,7 +38,7 @@ class Opened:
 
     def __init__(self, program, path, *, dark=False, hash="", script=""):
         scheme = "dark" if dark else "light"
-        self.page = program.new_page(viewport={"width": 1000, "height": 1400}, color_scheme=scheme)
+        self.page = program.new_page(viewport={"width": 1000, "height": 3000}, color_scheme=scheme)
         self.asked, self.errors = [], []
         self.page.on("request", lambda request: self.asked.append(request.url.split("#")[0]))
         self.page.on("console", lambda message: self.errors.append(message.text))
@@ -67,7 +67,7 @@ def test_a_page_from_the_disk_plays_and_is_scrubbed(program, saved):
     words = page.inner_text(".ifog-dashboard")
     for word in ("Lecture", "8 ranks", "modelled", "paused", "Rank 3 raised ValueError"):
         assert word in words
-    for mark in (".node", ".series", ".waiter", ".ifog-ticks i"):
+    for mark in (".node", ".series", ".bar-compute", ".eigen", ".waiter", ".ifog-ticks i"):
         assert page.locator(f".ifog-dashboard {mark}").count()
     track = page.locator(".ifog-scrub")
     box = track.bounding_box()
@@ -85,7 +85,7 @@ def test_a_page_from_the_disk_plays_and_is_scrubbed(program, saved):
     page.keyboard.press("-")
     opened.wait_for_pill("paused, 0.5\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}")
     page.keyboard.press("+")
-    page.mouse.click(500, 1390)  # beside all panels: keys reach the run from anywhere
+    page.mouse.click(500, 2990)  # beside all panels: keys reach the run from anywhere
     page.keyboard.press(" ")
     opened.wait_for_pill("replay 1\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}")
     opened.wait(f"{AT} > 2.4")
@@ -129,6 +129,7 @@ def test_a_page_follows_the_readers_theme_and_begins_where_its_address_says(prog
     page.close()
 
 
+# Elements that were there before stand before new ones, so the order of words may differ.
 SHOWN = "document.querySelector('.ifog-dashboard').innerText.split('\\n').sort().join('\\n')"
 
 
