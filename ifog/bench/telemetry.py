@@ -101,10 +101,12 @@ def run(ranks: int, *, pairs: int, rounds: int = _ROUNDS) -> TelemetryReport:
         pairs: how many loops of each kind, at least 2; fewer where that takes over 7 minutes.
         rounds: of a loop.
     """
+    here = psutil.Process()
+    others = {child.pid for child in here.children(recursive=True)}  # of whatever else runs here
     with Cluster(ranks) as cluster:
         engines = set(cluster.pull("__import__('os').getpid()").values())
-        below = [each.pid for each in psutil.Process().children(recursive=True)]
-        takers = [os.getpid(), *(pid for pid in below if pid not in engines)]
+        below = {child.pid for child in here.children(recursive=True)}
+        takers = [os.getpid(), *(below - engines - others)]
         code = _CELL.format(
             numel=_BYTES // 8, rounds=rounds, pairs=pairs, takers=takers, seconds=_SECONDS
         )
