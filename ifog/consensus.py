@@ -106,7 +106,7 @@ def _curve(glance: Glance) -> Curve:
     norms = np.linalg.norm(glance.samples, axis=1)
     scale = float(glance.grow * np.linalg.norm(norms))
     rounding = 1e-15 if glance.eps < 1e-12 else 1e-7 if glance.eps < 1e-5 else glance.eps
-    size = max(float(np.linalg.norm(mean)), 0.01 * float(norms.max(initial=0.0)), 1e-300)
+    size = max(float(np.linalg.norm(mean)), 0.01 * float(norms.max(initial=0.0))) or 1.0
     if not math.isfinite(scale * size):
         scale = size = 1.0
     return Curve(glance.name, mean, scale or 1.0, rounding, size)
