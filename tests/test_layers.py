@@ -105,6 +105,7 @@ CLIENT = (
         "consensus",
         "faults",
         "folds",
+        "glances",
         "invariants",
         "lanes",
         "modes",
