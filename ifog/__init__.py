@@ -156,6 +156,7 @@ _HOME = {
     ),
     "window_mixing": ("push_sum_mixer", "window_mixer"),
     "windows": ("Window",),
+    "solving": ("solve",),
 }
 _MODULES = ("algorithms", "problems", "schedules", "simulate", "topology", "weights")
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -129,6 +129,7 @@ from ifog.schedules import equi_dynamic as equi_dynamic
 from ifog.schedules import hypercube_matching as hypercube_matching
 from ifog.schedules import matcha as matcha
 from ifog.schedules import random_pair as random_pair
+from ifog.solving import solve as solve
 from ifog.topology import barbell as barbell
 from ifog.topology import equi_static as equi_static
 from ifog.topology import erdos_renyi as erdos_renyi

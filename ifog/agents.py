@@ -175,6 +175,7 @@ class MatrixMixer:
                     f"swap: a tensor has shape {tuple(x.shape)}, but the slots of the agents here "
                     f"are {tuple(share.slots.ids.shape)}: a row for each agent and neighbour"
                 )
+        self.step += 1
         tables = self._carrier.tables([x.flatten(0, 1) for x in xs], share.edge_traffic).wait()
         return _one_or_all([share.swapped(table) for table in tables])
 

@@ -125,6 +125,7 @@ class Classifiers:
     def take(self, agents: Tensor) -> Classifiers:
         """The problem of some of the agents."""
         mine = copy.copy(self)
+        mine.network = copy.deepcopy(self.network)  # calls of it in other threads change it
         mine.shares, mine.agents = self.shares[agents], self.agents[agents]
         return mine
 

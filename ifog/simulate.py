@@ -37,7 +37,16 @@ from ifog.simulation import Group, Mixers, Setup, Until, fewer_threads, oracle_o
 from ifog.sweeps import batches, parameters
 from ifog.telemetry import Event, now
 
-__all__ = ["Churn", "CostModel", "Trace", "run"]
+__all__ = [
+    "Churn",
+    "CostModel",
+    "Trace",
+    "analysed_run",
+    "label_of",
+    "optimum_of",
+    "run",
+    "schedule_of",
+]
 
 _POINTS = 500  # of a curve, if nothing else is asked
 _HESSIANS = 2e8  # numbers that finding an optimum may take
@@ -115,13 +124,13 @@ def run(
     """
     begun = time.perf_counter()
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    chosen = _schedule(schedule, agents if agents is not None else _agents_of(problem))
+    chosen = schedule_of(schedule, agents if agents is not None else _agents_of(problem))
     problem = moved(problem, dtype, device)
     n = links_of(chosen, 0).n
     x = _start(problem, start, n=n, agents=agents, dtype=dtype, device=device)
     seeds = [seed] if isinstance(seed, int) else list(seed)
     runs = parameters(sweep or {}, seeds)
-    name = label or _name(algorithm)
+    name = label or label_of(algorithm)
     shown = Progress(name, steps, progress)
     weather = Weather(loss, delay, Churn(churn) if isinstance(churn, float) else churn)
     weather.check()
@@ -132,7 +141,7 @@ def run(
         steps=steps,
         every=every or max(1, steps // _POINTS),
         until=until,
-        optimum=_optimum(problem, optimum, x),
+        optimum=optimum_of(problem, x, optimum),
         weather=weather,
         cost=cost or CostModel(),
         report=shown,
@@ -151,7 +160,7 @@ def run(
         settings={"problem": problem, "schedule": chosen, "optimum": setup.optimum},
         elapsed=time.perf_counter() - begun,
         make_events=lambda: _events(groups, chosen),
-        analyse=lambda place: _analysed(setup, make, runs[place]),
+        analyse=lambda place: analysed_run(setup, make, runs[place]),
     )
 
 
@@ -219,7 +228,7 @@ def _events(groups: Sequence[Done], schedule: Schedule) -> list[Event]:
     return first.recorder.events(as_links(mean_graph(schedule, rounds=16)), now())
 
 
-def _analysed(
+def analysed_run(
     setup: Setup, make: Callable[..., Algorithm], run: Mapping[str, Any]
 ) -> Affine | None:
     """What linear algebra says of one run, if its graph repeats and nothing is left to chance."""
@@ -240,7 +249,12 @@ def _analysed(
         return analysed(algorithm, x, at, period)
 
 
-def _schedule(given: Any, agents: int | None) -> Periodic | Drawn | Schedule:
+def schedule_of(given: Any, agents: int | None) -> Periodic | Drawn | Schedule:
+    """The schedule that a graph, its name or a schedule stands for.
+
+    Raises:
+        ArgumentError: it is none of these, or a name without a number of agents.
+    """
     if isinstance(given, str):
         if agents is None:
             raise ArgumentError(
@@ -298,7 +312,8 @@ def _start(
     return start.contiguous() if start.ndim > 1 else start[:, None].contiguous()
 
 
-def _optimum(problem: Any, given: Tensor | bool, x: Tensor) -> Tensor | None:
+def optimum_of(problem: Any, x: Tensor, given: Tensor | bool = True) -> Tensor | None:
+    """x*, as given or as the problem finds it; None where that would take too much."""
     if isinstance(given, Tensor):
         return given
     inner = getattr(problem, "problem", problem)
@@ -310,7 +325,7 @@ def _optimum(problem: Any, given: Tensor | bool, x: Tensor) -> Tensor | None:
     return found if bool(torch.isfinite(found).all()) else None
 
 
-def _name(algorithm: Any) -> str:
+def label_of(algorithm: Any) -> str:
     """What made the algorithm: of ``diging.<locals>.step`` it is ``diging``."""
     step = algorithm.step if isinstance(algorithm, Algorithm) else algorithm
     return str(getattr(step, "__qualname__", type(step).__name__)).split(".", maxsplit=1)[0]

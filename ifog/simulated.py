@@ -167,9 +167,10 @@ class Trace:
         words = {"until": ", as far as asked", "diverged": ", diverged", "steps": ""}
         head = (
             f"{self.label}: {count(self.agents)} agents, {count(int(self.steps[-1]))} steps"
-            f"{words[self.ended]}; {duration(float(self.seconds[-1]))} modelled, "
-            f"{size(float(self.nbytes[-1]))} in {count(int(self.messages[-1]))} messages; "
-            f"computed in {duration(self.elapsed)}"
+            f"{words[self.ended]}; {duration(float(self.seconds[-1]))}"
+            f"{' modelled' if self.modelled else ''}, {size(float(self.nbytes[-1]))} in "
+            f"{count(int(self.messages[-1]))} messages"
+            + (f"; computed in {duration(self.elapsed)}" if self.modelled else "")
         )
         lines = [head]
         for r, row in enumerate(self.rows()):

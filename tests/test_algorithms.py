@@ -80,6 +80,15 @@ def test_mpi_ranks_compute_what_one_process_does(name, mpi_ends):
     assert torch.allclose(mpi_ends[name], alone, rtol=0, atol=case.tolerance)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", CASES)
+def test_a_gpu_computes_what_the_processor_does(name):
+    case = CASES[name]
+    there, here = end_of(case, MatrixMixer, "cuda"), end_of(case, MatrixMixer)
+    assert torch.allclose(there.cpu(), here, rtol=0, atol=case.tolerance)
+
+
 def test_every_algorithm_is_in_the_catalog_and_has_a_case():
     listed = [entry.name for entry in methods.catalog()]
     assert sorted(listed) == sorted(CASES)
@@ -122,7 +131,9 @@ def test_the_catalog_is_filtered_and_shown():
         methods.catalog(family="pull")
 
 
-@pytest.mark.parametrize("module", [*MODULES, "ifog.compression", "ifog.problems", "ifog.agents"])
+@pytest.mark.parametrize(
+    "module", [*MODULES, "ifog.agents", "ifog.compression", "ifog.problems", "ifog.squeezing"]
+)
 def test_the_examples_run(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 

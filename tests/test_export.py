@@ -94,6 +94,7 @@ def test_a_change_is_as_small_as_what_changed():
     }
     assert change(old["curve"], [*range(500), 1, 2]) == [500, 0, [1, 2]]
     assert change(old, old) is None
+    assert change([old], [new]) == {"0": change(old, new)}
 
 
 @needs_node

@@ -103,6 +103,13 @@ def test_a_page_from_the_disk_plays_and_is_scrubbed(program, saved):
     opened.wait(f"{AT} > 0.1 && {AT} < 2")
     page.locator(".node[data-rank='3']").click()
     page.wait_for_selector(".ring.chosen", state="attached", timeout=5000)
+    page.locator(".ifog-panel .ifog-title", has_text="Spectrum").dblclick()
+    shown = "document.querySelector('.ifog-shown svg').getBoundingClientRect()"
+    opened.wait(f"{shown}.height > 300")  # one panel on the whole page
+    page.keyboard.press("f")
+    opened.wait("!document.querySelector('.ifog-shown')")
+    page.locator(".ifog-panel", has_text="Spectrum").get_by_text("edit").click()
+    page.locator(".ifog-panel", has_text="Spectrum").get_by_text("done").wait_for(timeout=5000)
     page.click("#words summary")
     assert "Consensus Error " in page.inner_text("#words")
     opened.assert_alone()

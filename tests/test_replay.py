@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import sys
 from collections import defaultdict, deque
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from ifog.errors import ArgumentError, RecordingError
 from ifog.folding import Folding, copied
 from ifog.folds import Status, fold_status
 from ifog.playback import Replay, replay
+from ifog.recordings import record
 from ifog.tape import Tape, tape_of
 from ifog.telemetry import CellEnd, CellStart, EventLog, OpEvent, WaitEvent
 
@@ -135,6 +137,32 @@ def test_going_back_folds_no_more_than_lies_between_two_bookmarks(run, monkeypat
         status.go(tape, place)
         assert sum(folded) <= 40
         assert status.state.events == place
+
+
+CELL = """
+import time
+x = torch.arange(6.0) + bf.rank()
+for k in range(30):
+    if bf.rank() == 2: time.sleep(0.002)
+    x = bf.neighbor_allreduce(x, name="x")
+"""
+
+
+@pytest.mark.mpi
+def test_what_real_ranks_report_is_recorded_exactly_and_looks_the_same_again(cluster, tmp_path):
+    begin, _ = cluster.events.since(sys.maxsize)
+    with record(tmp_path / "run.ifog", cluster) as recording:
+        for _ in range(2):
+            cluster.run(CELL, timeout=30).raise_for_error()
+    _, told = cluster.events.since(begin)
+    tape = tape_of(recording.path)
+    again = tape.events(0, len(tape))
+    assert sorted(map(repr, told)) == sorted(map(repr, again[-len(told) :]))
+    assert [span.rounds for span in tape.cells[-2:]] == [30, 30]
+    before = [event for event in again if event not in told]  # the graph
+    end = float(tape.times[-1])
+    for panel in PANELS:
+        assert same(alone(panel, again, end), alone(panel, [*before, *told], end)), panel
 
 
 @dataclass(frozen=True)
