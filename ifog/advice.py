@@ -188,13 +188,13 @@ def advised(measured: Measured) -> Advice:
     return Advice(measured, best, regime, predicted, _CODE[choice])
 
 
-def _exchanges(mix: Mixer) -> list[tuple[float, float]]:
-    """(bytes, seconds) of exchanges of two sizes, of the slowest rank."""
+def _exchanges(mix: Mixer) -> list[tuple[float, float, float]]:
+    """(messages, bytes, seconds) of exchanges of two sizes, of the slowest rank."""
     points = []
     for nbytes, times in _SIZES:
         x = torch.zeros(nbytes // 4)
         taken = _timed(lambda: mix(x), times)  # noqa: B023 - called before x is another one
-        points.append((float(nbytes), taken))
+        points.append((1.0, float(nbytes), taken))
     return points
 
 

@@ -22,13 +22,14 @@ from ifog.hosting import Traffic
 from ifog.mixing import Round
 from ifog.operation import Outcome, launch
 from ifog.ops import allreduce_nonblocking
+from ifog.squeezing import squeezed, unsqueezed
 
 __all__ = ["agent_mixer"]
 
 _OP = "agent_mixer"
 
 
-def agent_mixer(graph: Graph, *, name: str | None = None) -> MatrixMixer:
+def agent_mixer(graph: Graph, *, squeeze: bool = False, name: str | None = None) -> MatrixMixer:
     """The mixer of as many agents as the graph has nodes, spread evenly over the ranks.
 
     Rank r hosts a contiguous block of them: with 4 ranks and ``ifog.ring(16)`` agents 4 r to
@@ -37,6 +38,8 @@ def agent_mixer(graph: Graph, *, name: str | None = None) -> MatrixMixer:
 
     Args:
         graph: a digraph whose weights are used, arrays of edges, or a schedule.
+        squeeze: send rows with few entries that are not zero, or with few different values, in
+            fewer bytes, the same to the bit; for methods that compress. It takes time to find out.
         name: what timelines call the rounds.
 
     Raises:
@@ -49,19 +52,19 @@ def agent_mixer(graph: Graph, *, name: str | None = None) -> MatrixMixer:
         >>> mix(mix.agents[:, None].double()).flatten().tolist()
         [1.5, 1.5, 1.5, 1.5]
     """
-    return MatrixMixer(graph, _Ranks(name))
+    return MatrixMixer(graph, _Ranks(squeeze, name))
 
 
 class _Ranks:
     """The ranks of the context in use."""
 
-    def __init__(self, name: str | None) -> None:
+    def __init__(self, squeeze: bool, name: str | None) -> None:
         context = current()
         self.me, self.count = context.rank, context.size
-        self._name = name
+        self._squeeze, self._name = squeeze, name
 
     def tables(self, xs: Sequence[Tensor], traffic: Traffic) -> Under:
-        return _rows_nonblocking(xs, traffic, self._name)
+        return _rows_nonblocking(xs, traffic, self._squeeze, self._name)
 
     def sums(self, xs: Sequence[Tensor]) -> Under:
         handles = [allreduce_nonblocking(x) for x in xs]
@@ -69,7 +72,7 @@ class _Ranks:
 
 
 def _rows_nonblocking(
-    xs: Sequence[Tensor], traffic: Traffic, name: str | None
+    xs: Sequence[Tensor], traffic: Traffic, squeeze: bool, name: str | None
 ) -> Handle[list[Tensor]]:
     """Start to exchange rows; gives for each x its table of all rows, by rank."""
     tensors = [x.detach() for x in xs]
@@ -82,11 +85,12 @@ def _rows_nonblocking(
         nbytes = 0
         for places in by_dtype.values():
             group = [tensors[place] for place in places]
-            outgoing = {rank: _parcel(group, rows) for rank, rows in traffic.send.items()}
+            outgoing = {rank: _parcel(group, rows, squeeze) for rank, rows in traffic.send.items()}
             sources = tuple(traffic.receive)
             arrivals = yield from exchange(context.transport, tag, outgoing, sources)
             nbytes += sum(parcel.like.nbytes for parcel in outgoing.values())
-            came = _opened(context.rank, group, traffic.receive, arrivals)
+            open_ = _unsqueezed if squeeze else _opened
+            came = open_(context.rank, group, traffic.receive, arrivals)
             for number, place in enumerate(places):
                 tables[place] = _table(context.rank, group[number], came, number)
         found = [tables[place] for place in range(len(tensors))]
@@ -95,8 +99,9 @@ def _rows_nonblocking(
     return launch(_OP, name, {*traffic.send, *traffic.receive}, body)
 
 
-def _parcel(xs: Sequence[Tensor], rows: Tensor) -> Parcel:
-    flat = torch.cat([x[rows.to(x.device)].reshape(-1).cpu() for x in xs])
+def _parcel(xs: Sequence[Tensor], rows: Tensor, squeeze: bool) -> Parcel:
+    chosen = [x[rows.to(x.device)] for x in xs]
+    flat = torch.cat([squeezed(x) if squeeze else x.reshape(-1).cpu() for x in chosen])
     return Parcel(flat, wire(flat))
 
 
@@ -118,6 +123,29 @@ def _opened(
         came[source] = [
             part.view(rows, *x.shape[1:]).to(x.device) for part, x in zip(parts, xs, strict=True)
         ]
+    return came
+
+
+def _unsqueezed(
+    rank: int, xs: Sequence[Tensor], expected: Mapping[int, int], arrivals: Arrivals
+) -> dict[int, list[Tensor]]:
+    """As ``_opened``, of rows that were squeezed."""
+    came: dict[int, list[Tensor]] = {}
+    for source, rows in expected.items():
+        rest, came[source] = arrivals.parcels[source].like, []
+        if rest.dtype != torch.uint8:
+            raise MismatchError(
+                f"{_OP}: rank {rank} squeezes its rows and rank {source} does not; make the mixer "
+                "with the same squeeze on every rank"
+            )
+        for x in xs:
+            found, rest = unsqueezed(rest, rows, x)
+            came[source].append(found.to(x.device))
+        if len(rest):
+            raise MismatchError(
+                f"{_OP}: rank {source} sent {len(rest)} bytes more than rank {rank} expects; use "
+                "tensors of the same shape and dtype on every rank"
+            )
     return came
 
 

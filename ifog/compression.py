@@ -40,7 +40,7 @@ class Codec:
 
     def __call__(self, x: Tensor, agents: Tensor, step: int) -> Tensor:
         """[n, ...] -> [n, ...], a new tensor."""
-        return self.replace(x.flatten(1), keys(self.seed, agents, step)).view_as(x)
+        return self.replace(x.flatten(1), keys(self.seed, agents.to(x.device), step)).view_as(x)
 
     def nbytes(self, x: Tensor) -> int:
         """The bytes that one agent's row of x [n, ...] takes."""

@@ -279,7 +279,8 @@ def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG
     moved = pure and not kept  # gradients may move the mean, mixing may not
     key, short = _key(main, prediction, pure, floor, state.offset)
     drift = number(main.drifts[-1], 2)
-    mean = "mean kept" if kept else f"the mean moved by {_share(main.drifts[-1])}"
+    mean = f"the mean moved by {_share(main.drifts[-1])}" if moved else "steps move the mean"
+    mean = "mean kept" if kept else mean
     top = round(math.log10(floor))
     view = {
         "n": state.ranks.n,
@@ -293,7 +294,7 @@ def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG
         "begun": [state.offset, f"cell {state.cell}"] if state.offset else None,
         "band": [top - 2, top],
         "drift": {
-            "text": drift,
+            "text": drift if kept or moved else "by steps",
             "moved": moved,
             "kept": kept,
             "rounding": round(math.log10(main.rounding)),

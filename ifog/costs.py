@@ -51,28 +51,28 @@ class Link(NamedTuple):
         return 2 * (ranks - 1) * self.one_peer(nbytes / ranks)
 
 
-def fitted(points: Sequence[tuple[float, float]]) -> Link:
+def fitted(points: Sequence[tuple[float, float, float]]) -> Link:
     """The link that explains measured times best: least squares of the relative errors.
 
     Args:
-        points: (bytes, seconds) of one-peer exchanges, of two sizes at least.
+        points: (messages one after the other, bytes of them all, seconds); two kinds at least.
 
     Raises:
         ArgumentError: they do not determine a link.
 
     Example:
-        >>> link = fitted([(0.0, 1e-3), (1e6, 9e-3)])
+        >>> link = fitted([(1, 0.0, 1e-3), (1, 1e6, 9e-3)])
         >>> round(link.latency, 6), round(link.rate)
         (0.001, 125000000)
     """
-    nbytes, seconds = np.array(points, dtype=float).reshape(-1, 2).T
-    if len(set(nbytes.tolist())) < 2 or (seconds <= 0).any():
+    messages, nbytes, seconds = np.array(points, dtype=float).reshape(-1, 3).T
+    # a m / t + (1 / B) M / t = 1 for each point, in the least squares sense.
+    system = np.stack([messages / seconds, nbytes / seconds], axis=1)
+    if (seconds <= 0).any() or np.linalg.matrix_rank(system) < 2:
         raise ArgumentError(
-            f"a latency and a rate cannot be found from {len(points)} measurements of "
-            f"{len(set(nbytes.tolist()))} sizes; measure two sizes at least"
+            f"a latency and a rate cannot be found from {len(points)} measurements of one kind; "
+            "measure two sizes at least"
         )
-    # a / t + (1 / B) M / t = 1 for each point, in the least squares sense.
-    system = np.stack([1 / seconds, nbytes / seconds], axis=1)
     (latency, each), *_ = np.linalg.lstsq(system, np.ones(len(seconds)), rcond=None)
     if latency < 0:  # noise: then bytes explain all there is
         column = system[:, 1]

@@ -36,11 +36,13 @@ class Engine:
         from ifog.context import current
         from ifog.forgery import Refusals
         from ifog.iopub import IOPubSink
+        from ifog.outlets import Outlets
 
         self.shell = shell
         self.kernel = shell.kernel
         self.context = current()
         self.cell: int | None = None
+        self._outlets = Outlets()
         self._status = "ok"
         self._error: dict[str, Any] | None = None
         self._interrupted = False
@@ -133,8 +135,7 @@ class Engine:
             error = error or self.context.progress.first_untold()
             if error is not None and self._error is None:
                 self._fail(error)
-            sys.stdout.flush()
-            sys.stderr.flush()
+            self._outlets.flush()
             self.sink.flush()
             self.context.lost = self.sink.lost
             self.context.end_cell(self._status, self._error)

@@ -17,7 +17,7 @@ from ifog.context import current, is_initialized
 from ifog.errors import ArgumentError
 from ifog.exchange import room
 
-__all__ = ["Bucket", "FlatParameters", "Layout"]
+__all__ = ["Bucket", "FlatParameters", "Layout", "zeros"]
 
 _ALIGNMENT = 64  # bytes: each tensor begins where vector instructions and matrix kernels like it
 
@@ -120,7 +120,7 @@ class Layout:
             extra: how many entries more to append to the first flat tensor.
         """
         flats = [
-            _zeros(size + (0 if which else extra), dtype, device)
+            zeros(size + (0 if which else extra), dtype, device)
             for which, (size, (device, dtype)) in enumerate(
                 zip(self._sizes, self.kinds, strict=True)
             )
@@ -131,7 +131,7 @@ class Layout:
         return flats
 
 
-def _zeros(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def zeros(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A flat tensor that neighbours can read where it is, if that can be."""
     if device.type != "cpu" or not is_initialized():
         return torch.zeros(size, dtype=dtype, device=device)

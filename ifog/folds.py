@@ -139,7 +139,7 @@ def _counts(states: Sequence[str]) -> str:
 
 @dataclass
 class Throughput:
-    """Seconds, bytes and rounds of each rank: in total, and in quarter seconds for the rates.
+    """Seconds, bytes and rounds of each rank, in quarter seconds for the rates, and before them.
 
     Columns of the sums: compute, transfer, wait, bytes, rounds, samples.
     """
@@ -176,19 +176,29 @@ def fold_throughput(state: Throughput, events: Iterable[Event]) -> Throughput:
 
 def _add(state: Throughput, rank: int, t: float, spent: tuple[float, ...]) -> None:
     quarter = int(4 * t)
-    recent = state.slices.get(quarter)
-    if recent is None:
-        recent = state.slices[quarter] = {}
-    for table in (state.total, recent):
-        sums = table.get(rank)
-        if sums is None:
-            table[rank] = [*spent]
-        else:
-            table[rank] = list(map(add, sums, spent))
+    table = state.slices.get(quarter)
+    if table is None:
+        table = state.slices[quarter] = {}
+    sums = table.get(rank)
+    table[rank] = [*spent] if sums is None else list(map(add, sums, spent))
     if len(state.slices) > 8 * _WINDOW:
         newest = max(state.slices)
         for old in [q for q in state.slices if q < newest - 5 * _WINDOW]:
-            del state.slices[old]
+            _merge(state.total, state.slices.pop(old))
+
+
+def _merge(into: dict[int, list[float]], table: dict[int, list[float]]) -> None:
+    for rank, spent in table.items():
+        sums = into.get(rank)
+        into[rank] = [*spent] if sums is None else list(map(add, sums, spent))
+
+
+def _whole(state: Throughput) -> dict[int, list[float]]:
+    """The sums of the whole cell."""
+    whole = dict(state.total)
+    for table in state.slices.values():
+        _merge(whole, table)
+    return whole
 
 
 def _recent(state: Throughput, now: float) -> tuple[np.ndarray, float]:
@@ -201,7 +211,8 @@ def _recent(state: Throughput, now: float) -> tuple[np.ndarray, float]:
     zero = [0.0] * _SUMS
     now = ranks.clock(now)
     span = max(now - ranks.started, 1e-9)
-    sums = np.array([state.total.get(rank, zero) for rank in ranks.members]).reshape(-1, _SUMS)
+    whole = _whole(state)
+    sums = np.array([whole.get(rank, zero) for rank in ranks.members]).reshape(-1, _SUMS)
     if ranks.live and span > _WINDOW:
         first = int(4 * now) - int(4 * _WINDOW)
         late = [table for quarter, table in state.slices.items() if quarter >= first]
@@ -239,7 +250,7 @@ def view_throughput(state: Throughput, now: float) -> dict[str, Any]:
     loss = 1.0 - float(compute.mean()) / max(float(compute[slowest]), 1e-12)
     rates = _rates(state, sums, span, now)
     rate, sent = float(rates[:, 1].mean()), float(rates[:, 0].sum())
-    learned = any(row[5] for row in state.total.values())
+    learned = any(row[5] for row in _whole(state).values())
     named = ranks.members[slowest]
     rows = evenly(range(len(ranks.members)))
     busiest = ranks.members[int(np.argmax(busy))]

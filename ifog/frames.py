@@ -24,6 +24,7 @@ __all__ = ["Track", "change", "film", "moments", "packed"]
 
 _log = logging.getLogger(__name__)
 _MOST = 1200  # frames
+_LARGE = 4  # entries of a list
 _APART = 0.1  # seconds between two frames at least, where there are more rounds than frames
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
@@ -108,10 +109,16 @@ def change(old: Any, new: Any) -> Any:
         return _entries(old, new, old)
     if isinstance(old, list) and isinstance(new, list) and old and new:
         differ = [i for i, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]]
-        if len(old) == len(new) and 2 * len(differ) <= len(new):
+        few = 2 * len(differ) <= len(new) or all(_is_large(old[place]) for place in differ)
+        if len(old) == len(new) and few:
             return _entries(old, new, differ)
         return list(_stretches(old, new)) or [new]
     return [new]
+
+
+def _is_large(value: Any) -> bool:
+    """Whether something is likely to have parts that stay."""
+    return isinstance(value, dict) or (isinstance(value, list) and len(value) > _LARGE)
 
 
 def _entries(old: Any, new: Any, places: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ifog.errors import ArgumentError
-from ifog.flat import Bucket, Layout
+from ifog.flat import Bucket, Layout, zeros
 
 __all__ = ["flattened", "flattened_bucket", "restore", "restore_bucket"]
 
@@ -43,7 +43,7 @@ def restore(layout: Layout, mixed: Sequence[Tensor]) -> None:
 def flattened_bucket(layout: Layout, bucket: Bucket, like: Tensor) -> Tensor:
     """The gradients of a bucket's tensors, in the dtype and on the device of ``like``."""
     tensors = layout.of(bucket)
-    flat = like.new_zeros(bucket.stop - bucket.start + len(tensors))
+    flat = zeros(bucket.stop - bucket.start + len(tensors), like.dtype, like.device)
     for view, x in zip(layout.views_in(bucket, flat), tensors, strict=True):
         if x.grad is not None:
             view.copy_(x.grad)

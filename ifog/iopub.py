@@ -28,9 +28,9 @@ from ifog.telemetry import (
     GraphEvent,
     LostEvent,
     WaitEvent,
-    decode,
     encode,
     now,
+    revive,
 )
 
 __all__ = ["MESSAGE", "IOPubSink", "events_of"]
@@ -170,7 +170,7 @@ def events_of(message: dict[str, Any]) -> tuple[list[Event], int]:
         raise ValueError("the events are not those that were signed")
     try:
         rows: Iterable[Any] = _PlainUnpickler(io.BytesIO(data)).load()
-        return [decode(row) for row in rows], int(content["lost"])
+        return [revive(row) for row in rows], int(content["lost"])
     except ValueError:
         raise
     except Exception as error:  # a broken pickle raises nearly anything

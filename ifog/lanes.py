@@ -37,20 +37,15 @@ COMPUTE, TRANSFER, WAIT = 0, 1, 2
 
 
 class Row(NamedTuple):
-    """An operation and when its rank's last one had ended."""
+    """An operation, when its rank's last one had ended, when it had the rank to itself, the wait.
+
+    ``wait`` is the seconds since ``begin`` in which a peer was not there yet.
+    """
 
     before: float
+    begin: float
+    wait: float
     op: OpEvent
-
-    @property
-    def begin(self) -> float:
-        """When the operation had the rank to itself."""
-        return max(self.op.t0, self.before)
-
-    @property
-    def wait(self) -> float:
-        """Seconds of it in which a peer was not there yet."""
-        return min(self.op.wait, max(self.op.t1 - self.begin, 0.0))
 
 
 @dataclass
@@ -73,8 +68,10 @@ def fold_lanes(state: Lanes, events: Iterable[Event]) -> Lanes:
         if not track(ranks, event):
             continue
         if isinstance(event, OpEvent):
-            rows = state.rows.setdefault(event.rank, [])
-            rows.append(Row(event.t0 if before is None else before, event))
+            since = event.t0 if before is None else before
+            begin = max(event.t0, since)
+            wait = min(event.wait, max(event.t1 - begin, 0.0))
+            state.rows.setdefault(event.rank, []).append(Row(since, begin, wait, event))
             state.kept += 1
             if state.kept > _KEPT:
                 _drop(state)
@@ -117,7 +114,7 @@ def view_lanes(state: Lanes, now: float, window: Sequence[float] | None = None) 
     if window is not None:
         left, right = (ranks.started + float(edge) for edge in window)
     elif ranks.live:
-        left, right = max(end - state.span, first), end
+        left, right = max(end - _live_span(state, end), first), end
     else:
         left, right = first, whole[1]
     lanes = evenly(ranks.members)
@@ -154,6 +151,15 @@ def view_lanes(state: Lanes, now: float, window: Sequence[float] | None = None) 
     }
 
 
+def _live_span(state: Lanes, end: float) -> float:
+    """Seconds of the live window: wider, by powers of two, while a wait began before it."""
+    span = state.span
+    since = min((wait.since for wait in state.ranks.waits.values()), default=end)
+    while span < _SPANS[1] and end - since > 0.8 * span:
+        span *= 2
+    return min(span, _SPANS[1])
+
+
 def _micro(seconds: float) -> int:
     return round(seconds * _MICRO)
 
@@ -166,13 +172,19 @@ def _inside(rows: Sequence[Row], left: float, right: float) -> Sequence[Row]:
 
 def _told(row: Row, left: float, names: dict[str, int]) -> list[int]:
     """[start, computing, waiting, transferring, for whom, round, name, bytes], in microseconds."""
-    op = row.op
+    before, begin, wait, op = row
     label = f"{op.op}({op.name!r})" if op.name else op.op
-    compute = max(row.begin - row.before, 0.0)
-    transfer = max(op.t1 - row.begin - row.wait, 0.0)
-    times = (row.before - left, compute, row.wait, transfer)
     place = names.setdefault(label, len(names))
-    return [*map(_micro, times), op.late, op.step, place, op.nbytes]
+    return [
+        round((before - left) * _MICRO),
+        round((begin - before) * _MICRO),
+        round(wait * _MICRO),
+        round(max(op.t1 - begin - wait, 0.0) * _MICRO),
+        op.late,
+        op.step,
+        place,
+        op.nbytes,
+    ]
 
 
 def _arrows(state: Lanes, shown: dict[int, Sequence[Row]], left: float) -> list[list[int]]:

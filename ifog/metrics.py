@@ -43,7 +43,7 @@ def log(**scalars: float | Tensor) -> None:
 
 def _number(name: str, value: float | Tensor) -> float:
     try:
-        return float(value)
+        return float(value.detach() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError, RuntimeError):
         found = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
         raise ArgumentError(

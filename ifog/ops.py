@@ -149,14 +149,14 @@ def _reduce_stripes(
     same("allreduce", context.rank, claim, arrivals.parcels, choices=_CHOICES)
     stripes = dict(zip(group, x.reshape(-1).tensor_split(len(group)), strict=True))
     outgoing = {rank: Parcel(stripes[rank], wire(stripes[rank])) for rank in others}
-    scattered = yield from exchange(transport, tag, outgoing, others, borrow=True)
+    scattered = yield from exchange(transport, tag, outgoing, others, borrow=True, in_turn=True)
     try:
         own = _sum_in_order(context, stripes[context.rank], scattered, group, choice)
     finally:
         scattered.give_back(transport)
     parcel = Parcel(own, wire(own))
     gathered = yield from exchange(
-        transport, tag, dict.fromkeys(others, parcel), others, borrow=True
+        transport, tag, dict.fromkeys(others, parcel), others, borrow=True, in_turn=True
     )
     total = room_for(transport, x)
     try:

@@ -28,6 +28,7 @@ from ifog.engine import die_by_signal, leave_by_error
 from ifog.errors import DeadlineError, IfogError
 from ifog.handle import Handle
 from ifog.numbers import named
+from ifog.outlets import Outlets
 
 __all__ = ["heal", "ready", "start"]
 
@@ -52,6 +53,7 @@ class Engine:
         # by healing.
         self._wounded = self._due = -1
         leave_by_error(shell)
+        self._outlets = Outlets()
         # Not IPython's events: cells that are to be silent have none.
         self._execute, self._apply = self.kernel.do_execute, self.kernel.do_apply
         self.kernel.do_execute, self.kernel.do_apply = self._execute_here, self._apply_here
@@ -66,6 +68,7 @@ class Engine:
             if content["status"] == "error":
                 self._failed(content["ename"], content["evalue"])
         finally:
+            self._outlets.flush()
             self.busy = False
         return content
 

@@ -191,7 +191,7 @@ def _ends_wait(wait: WaitEvent | None, event: OpEvent) -> bool:
 def track(ranks: Ranks, event: Event) -> bool:
     """Follow one event; whether it belongs to the newest cell."""
     rank = event.rank
-    if type(event) is OpEvent and rank in ranks.members and ranks.cell.get(rank) == ranks.seq:
+    if type(event) is OpEvent and ranks.seq is not None and ranks.cell.get(rank) == ranks.seq:
         _operate(ranks, event)
         ranks.last = max(ranks.last, event.t1)
         return True
@@ -202,11 +202,11 @@ def track(ranks: Ranks, event: Event) -> bool:
         return _die(ranks, event)
     if isinstance(event, CellStart):
         _start(ranks, event)
-    elif ranks.cell.setdefault(rank, ranks.seq or 0) != (ranks.seq or 0):
+    seq = ranks.seq or 0
+    if ranks.cell.setdefault(rank, seq) != seq:  # an older cell goes on
         return False
-    if rank not in ranks.members:  # the log's beginning was lost, or an older cell goes on
-        if ranks.cell[rank] != (ranks.seq or 0):
-            return False
+    if (not seq or rank not in ranks.rounds) and rank not in ranks.members:
+        # The log's beginning was lost.
         ranks.members = tuple(sorted({*ranks.members, rank}))
         ranks.n = max(ranks.n, rank + 1)
     _take(ranks, event)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ifog.numbers import counted, number, size
+from ifog.numbers import count, counted, number, size
 from ifog.ranks import Ranks, is_mixing, track
 from ifog.telemetry import CellStart, Event, GraphEvent, OpEvent
 
@@ -113,16 +113,16 @@ def _words(declared: set[Edge], used: dict[Edge, list[float]], to_all: float) ->
         lines.append("nothing sent over links")
     elif not unused:
         each = sorted(nbytes for edge, (nbytes, _) in used.items() if edge in declared)
-        lines.append(f"all {len(declared)} declared links used")
+        lines.append(f"all {count(len(declared))} declared links used")
         if each:
             alike = each[0] == each[-1]
             lines.append(
                 f"{size(each[0])} each" if alike else f"{size(each[0])} to {size(each[-1])}"
             )
     if unused and used:
-        lines.append(f"{len(unused)} declared, never used: {_named(unused)}")
+        lines.append(f"{count(len(unused))} declared, never used: {_named(unused)}")
     if odd:
-        lines.append(f"{len(odd)} used, not in the graph: {_named(odd)}")
+        lines.append(f"{count(len(odd))} used, not in the graph: {_named(odd)}")
     if to_all:
         lines.append(f"{size(to_all)} more to all ranks at once")
     return lines

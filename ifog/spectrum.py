@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -45,7 +46,8 @@ def matrix_of_rows(rows: Sequence[Row], members: Sequence[int]) -> np.ndarray:
     return matrix
 
 
-def is_closed(rows: Sequence[Row], members: Sequence[int]) -> bool:
+@lru_cache(maxsize=256)  # most rounds are like the one before
+def is_closed(rows: tuple[Row, ...], members: tuple[int, ...]) -> bool:
     """Whether these are rows of a matrix over ``members``: one of each, and no sender outside.
 
     They are not where the beginning of a run was lost, until every rank has been heard of.

@@ -136,7 +136,7 @@ class Tape:
         self.cells = tuple(_span(seq, cell) for seq, cell in outline.cells)
         self.rounds = np.sort(np.concatenate([_rounds(cell) for _, cell in outline.cells] or [[]]))
         self._run, self._play = self._clock()
-        self.events = lru_cache(_KEPT)(self._events)
+        self.events = lru_cache(4)(self._events)  # panels ask for the same ones in turn
 
     def __len__(self) -> int:
         return len(self.times)

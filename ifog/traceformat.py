@@ -26,13 +26,19 @@ _Slice = tuple[int, int]  # begin and end in ns
 
 
 def check_file(path: str | Path) -> list[str]:
-    """What is wrong with the file, in words; nothing if it is a complete, well-formed trace."""
+    """What is wrong with the file, in words; nothing if it is a complete, well-formed trace.
+
+    The end of an array may be missing, as the format allows for programs that write as they run.
+    """
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no JSON number")
 
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse)
+        text = Path(path).read_text(encoding="utf-8").strip()
+        if text.startswith("[") and not text.endswith("]"):
+            text = text.rstrip(",") + "]"
+        content = json.loads(text, parse_constant=refuse)
     except ValueError as error:
         return [f"not JSON: {error}"]
     events = content.get("traceEvents") if isinstance(content, dict) else content

@@ -1,13 +1,14 @@
 """Glances at watched tensors: a norm and a few entries, taken at rounds all ranks agree on.
 
 The consensus error needs every rank's value of the *same* round, but fast loops must not pay for a
-glance each time. So a glance is taken at rounds divisible by a stride that is a power of two and
-follows the speed: whatever strides the ranks choose by themselves, they share the rounds of the
-largest one.
+glance each time. After the first rounds one is taken where a stride divides the round, a power of
+two that follows the speed: whatever strides the ranks choose by themselves, they share the
+rounds of the largest one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
@@ -21,34 +22,34 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLE", "Watcher"]
 
 SAMPLE = 64  # entries of a glance
-_DENSE = 256  # rounds of which each is looked at
+_DENSE = (256, 32)  # rounds of which each is looked at, of small tensors and of large ones
+_LARGE = 1 << 14  # entries: looking at more takes a noticeable part of a round
 _BATCH = 32  # glances between two decisions about the stride
 _SELDOM = (2.5, 10.0)  # glances per second to stay between
 _OFTEN = (10.0, 40.0)  # and while somebody looks at a dashboard
 
 
 class _Stride:
-    __slots__ = ("_since", "_taken", "value")
+    __slots__ = ("_dense", "_glances", "_since", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, numel: int) -> None:
         self.value = 1
-        self._taken = 0
-        self._since = now()
+        self._dense = _DENSE[numel > _LARGE]
+        self._glances = 0
+        self._since = (0, now())  # a round and when it was
 
     def due(self, step: int) -> bool:
-        return step < _DENSE or step % self.value == 0
+        return step < self._dense or step % self.value == 0
 
-    def taken(self, rates: tuple[float, float]) -> None:
-        self._taken += 1
-        if self._taken % _BATCH == 0:
-            t = now()
-            rate = _BATCH / max(t - self._since, 1e-9)
-            self._since = t
+    def taken(self, step: int, rates: tuple[float, float]) -> None:
+        self._glances += 1
+        if self._glances % _BATCH == 0:
+            (first, begun), t = self._since, now()
+            self._since = (step, t)
+            rounds = (step - first) / max(t - begun, 1e-9)  # a second
             slowest, fastest = rates
-            if rate > fastest:
-                self.value *= 2
-            elif rate < slowest and self.value > 1:
-                self.value //= 2
+            if not slowest <= rounds / self.value <= fastest:
+                self.value = 1 << math.ceil(math.log2(max(rounds / fastest, 1.0)))
 
 
 class Watcher:
@@ -74,7 +75,7 @@ class Watcher:
         """Emit a glance at ``x`` after ``step`` rounds, unless this round is passed over."""
         if self._context.sink is None:
             return
-        if self._due(name, step):
+        if self._due(name, step, x.numel()):
             self._skipped.pop(name, None)
             self._emit(x, name, step)
         else:
@@ -85,7 +86,7 @@ class Watcher:
     ) -> None:
         """Emit this rank's part of a law after ``step`` rounds, unless the round is passed over."""
         # What was passed over cannot be made up for: one of the two may have changed since.
-        if self._context.sink is not None and self._due((law, owner), step):
+        if self._context.sink is not None and self._due((law, owner), step, left.numel()):
             eps = torch.finfo(left.dtype).eps
             parts = (self._glance(left), () if right is None else self._glance(right))
             event = LawEvent(self._context.rank, now(), law, owner, step, eps, *parts)
@@ -97,13 +98,13 @@ class Watcher:
             self._emit(x, name, step)
         self._skipped.clear()
 
-    def _due(self, key: Hashable, step: int) -> bool:
+    def _due(self, key: Hashable, step: int, numel: int) -> bool:
         stride = self._strides.get(key)
         if stride is None:
-            stride = self._strides[key] = _Stride()
+            stride = self._strides[key] = _Stride(numel)
         if not stride.due(step):
             return False
-        stride.taken(_OFTEN if self.live else _SELDOM)
+        stride.taken(step, _OFTEN if self.live else _SELDOM)
         return True
 
     def _glance(self, x: torch.Tensor) -> tuple[float, ...]:

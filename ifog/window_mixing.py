@@ -6,6 +6,7 @@ first round, together; after that no two ranks need to have done the same number
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -23,6 +24,7 @@ from ifog.windows import Window
 __all__ = ["WindowMixer", "push_sum_mixer", "window_mixer"]
 
 _LEAST_TO_SEND = 0.5
+_MOMENT = 0.0005  # seconds
 Weights = Mapping[int, float] | Iterable[int] | None
 
 
@@ -139,7 +141,8 @@ def window_mixer(
         get     B_i[j] <- x_j for each in-neighbour j;    y_i = s x_i + sum_j w_j B_i[j]
 
     Where x_j comes from an earlier round of j, or one ahead, the average is of different times:
-    the mean over ranks then moves. ``push_sum_mixer`` keeps it.
+    the mean over ranks then moves. ``push_sum_mixer`` keeps it. A rank to which nobody has put
+    anything since its last round lets others compute for half a millisecond, and waits no longer.
 
     Args:
         kind: which of the two.
@@ -163,9 +166,17 @@ def window_mixer(
 
     def end(side: _Side) -> Tensor:
         before_update()
+        _give_way(side.window)
         return side.window.update(clone=True, require_mutex=True)
 
     return WindowMixer(begin, end, name, zero_init=False)
+
+
+def _give_way(window: Window) -> None:
+    """Where ranks share cores, one of them would else do many steps with nothing new in between."""
+    new = window.version().values()
+    if new and not any(new):
+        time.sleep(_MOMENT)
 
 
 def push_sum_mixer(

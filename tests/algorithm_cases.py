@@ -123,12 +123,13 @@ CASES = {
 }
 
 
-def end_of(case, make):
+def end_of(case, make, device="cpu"):
     """What the agents hosted here have after some steps, with the mixer that ``make`` makes."""
     graph = case.graph
     mix = Both(*map(make, graph)) if isinstance(graph, tuple) else make(graph)
-    x = normal(keys(2, mix.agents, 0), *case.shape)
-    problem = laws_problem(case.shape, "samples" in case.algorithm.needs)(mix.agents)
+    agents = mix.agents.to(device)
+    x = normal(keys(2, agents, 0), *case.shape)
+    problem = laws_problem(case.shape, "samples" in case.algorithm.needs)(agents)
     return iterate(case.algorithm, x, problem, mix, STEPS).x
 
 

@@ -152,3 +152,15 @@ class RecordingScreen:
     @property
     def text(self):
         return "\n".join(display.text for display in self.displays)
+
+
+def given(monkeypatch, module, answers):
+    """Jobs give these answers in turn; the numbers of ranks that they were asked to have."""
+    asked, coming = [], iter(answers)
+
+    def measure(bench, ranks, program, **options):
+        asked.append(ranks)
+        return next(coming)
+
+    monkeypatch.setattr(module, "measure", measure)
+    return asked

@@ -25,7 +25,9 @@ def test_what_messages_cost_follows_the_model():
 
 def test_a_link_is_found_again_from_what_it_costs():
     sizes = (0.0, 1e3, 1e6, 1e8)
-    found = costs.fitted([(nbytes, GIGABIT.one_peer(nbytes)) for nbytes in sizes])
+    points = [(1, nbytes, GIGABIT.one_peer(nbytes)) for nbytes in sizes]
+    points.append((6, 6 * 25.0, GIGABIT.allreduce(100.0, 4)))
+    found = costs.fitted(points)
     assert found.latency == pytest.approx(GIGABIT.latency)
     assert found.rate == pytest.approx(GIGABIT.rate)
 
@@ -33,12 +35,12 @@ def test_a_link_is_found_again_from_what_it_costs():
 def test_the_fit_has_the_least_relative_errors():
     rng = np.random.default_rng(0)
     points = [
-        (nbytes, GIGABIT.one_peer(nbytes) * rng.uniform(0.8, 1.2))
+        (1, nbytes, GIGABIT.one_peer(nbytes) * rng.uniform(0.8, 1.2))
         for nbytes in (0.0, 1e4, 1e5, 1e6, 1e7)
     ]
 
     def error(link):
-        return sum((link.one_peer(nbytes) / t - 1) ** 2 for nbytes, t in points)
+        return sum((link.one_peer(nbytes) / t - 1) ** 2 for _, nbytes, t in points)
 
     best = costs.fitted(points)
     for latency in (0.99, 1.01):
@@ -48,15 +50,15 @@ def test_the_fit_has_the_least_relative_errors():
 
 
 def test_bytes_explain_all_where_noise_would_make_the_latency_negative():
-    found = costs.fitted([(1.0, 1.0), (2.0, 3.0)])
+    found = costs.fitted([(1, 1.0, 1.0), (1, 2.0, 3.0)])
     assert found.latency == 0.0
     # The least squares of M / (B t): 1 and 2/3 for B = 1.
     assert 1 / found.rate == pytest.approx((1 + 2 / 3) / (1 + 4 / 9))
 
 
 def test_one_size_determines_no_link():
-    with pytest.raises(ArgumentError, match="2 measurements of 1 sizes"):
-        costs.fitted([(4.0, 1.0), (4.0, 2.0)])
+    with pytest.raises(ArgumentError, match="2 measurements of one kind"):
+        costs.fitted([(1, 4.0, 1.0), (2, 8.0, 2.0)])
 
 
 def measured(nbytes=100e6, computing=0.8, *, apart=True, between=None, link=GIGABIT):

@@ -9,9 +9,11 @@ import os
 import pkgutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from algorithm_cases import CASES, N, end_of
@@ -19,10 +21,14 @@ from algorithm_cases import CASES, N, end_of
 import ifog
 from ifog import algorithms as methods
 from ifog.agents import MatrixMixer
-from ifog.algorithms.base import Algorithm, descend
+from ifog.algorithms.base import Algorithm, descend, iterate
+from ifog.compression import identity, top_k
+from ifog.conformance import laws_problem
 from ifog.errors import ArgumentError, LawError
 from ifog.mpiexec import environment, flags, mpiexec
+from ifog.problems import Quadratics
 from ifog.testing import check_algorithm
+from ifog.weights import matrix
 
 CASES_FILE = Path(__file__).with_name("algorithm_cases.py")
 MODULES = [f"ifog.algorithms.{found.name}" for found in pkgutil.iter_modules(methods.__path__)]
@@ -80,6 +86,15 @@ def test_mpi_ranks_compute_what_one_process_does(name, mpi_ends):
     assert torch.allclose(mpi_ends[name], alone, rtol=0, atol=case.tolerance)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", CASES)
+def test_a_gpu_computes_what_the_processor_does(name):
+    case = CASES[name]
+    there, here = end_of(case, MatrixMixer, "cuda"), end_of(case, MatrixMixer)
+    assert torch.allclose(there.cpu(), here, rtol=0, atol=case.tolerance)
+
+
 def test_every_algorithm_is_in_the_catalog_and_has_a_case():
     listed = [entry.name for entry in methods.catalog()]
     assert sorted(listed) == sorted(CASES)
@@ -122,7 +137,9 @@ def test_the_catalog_is_filtered_and_shown():
         methods.catalog(family="pull")
 
 
-@pytest.mark.parametrize("module", [*MODULES, "ifog.compression", "ifog.problems", "ifog.agents"])
+@pytest.mark.parametrize(
+    "module", [*MODULES, "ifog.agents", "ifog.compression", "ifog.problems", "ifog.squeezing"]
+)
 def test_the_examples_run(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 
@@ -237,3 +254,61 @@ def test_a_state_begins_with_x():
     algorithm = Algorithm(lambda x: (x,), right)
     with pytest.raises(LawError, match="first field"):
         check_algorithm(algorithm)
+
+
+SIDE_BY_SIDE = {
+    "dgd": (methods.dgd, {"lr": (0.05, 0.1)}),
+    "atc": (methods.atc, {"lr": (0.05, 0.1)}),
+    "extra": (methods.extra, {"lr": (0.05, 0.1)}),
+    "exact_diffusion": (methods.exact_diffusion, {"lr": (0.05, 0.1)}),
+    "nids": (methods.nids, {"lr": (0.05, 0.5)}),
+    "gradient_tracking": (methods.gradient_tracking, {"lr": (0.05, 0.1)}),
+    "k_gt": (partial(methods.k_gt, every=3), {"lr": (0.05, 0.1), "outer": (1.0, 0.5)}),
+    "push_diging": (methods.push_diging, {"lr": (0.02, 0.05)}),
+    "choco_sgd": (
+        partial(methods.choco_sgd, compress=top_k(0.5)),
+        {"lr": (0.05, 0.1), "gamma": (0.2, 0.4)},
+    ),
+    "motef": (
+        partial(methods.motef, compress=top_k(0.5)),
+        {"lr": (0.02, 0.03), "gamma": (0.2, 0.3), "momentum": (0.1, 0.9)},
+    ),
+    "lead": (
+        partial(methods.lead, compress=identity()),
+        {"lr": (0.05, 0.1), "gamma": (1.0, 0.5), "alpha": (1.0, 0.5)},
+    ),
+    "dm_sgd": (methods.dm_sgd, {"lr": (0.05, 0.01), "momentum": (0.0, 0.9)}),
+    "decent_lam": (methods.decent_lam, {"lr": (0.05, 0.01), "momentum": (0.0, 0.9)}),
+    "qg_dsgdm": (methods.qg_dsgdm, {"lr": (0.05, 0.01), "momentum": (0.0, 0.9)}),
+    "momentum_tracking": (
+        methods.momentum_tracking,
+        {"lr": (0.02, 0.01), "momentum": (0.0, 0.5)},
+    ),
+    "noloco": (
+        partial(methods.noloco, every=3),
+        {"lr": (0.05, 0.1), "outer": (0.7, 1.0), "momentum": (0.5, 0.0), "pull": (0.7, 0.5)},
+    ),
+    "adam": (methods.adam, {"lr": (0.05, 0.1)}),
+    "admm": (methods.admm, {"penalty": (0.5, 1.0)}),
+    "dlm": (methods.dlm, {"penalty": (0.5, 1.0), "proximity": (1.5, 2.0)}),
+    "led": (partial(methods.led, every=3), {"lr": (0.05, 0.1), "dual": (0.2, 0.3)}),
+    "clipped_gossip": (methods.clipped_gossip, {"lr": (0.05, 0.1), "radius": (0.1, 1.0)}),
+}
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+def test_parameters_may_differ_from_agent_to_agent(name):
+    # Two runs that never meet, as one of twice as many agents.
+    make, values = SIDE_BY_SIDE[name]
+    n, ring = 6, ifog.ring(6)
+    runs = ifog.from_matrix(np.kron(np.eye(2), matrix(ring)))
+    one = laws_problem((4,), False)(torch.arange(n))
+    both = Quadratics(one.h.repeat(2, 1), one.b.repeat(2, 1), torch.arange(2 * n))
+    numbers = {key: torch.tensor(of, dtype=torch.float64) for key, of in values.items()}
+    columns = {key: of.repeat_interleave(n)[:, None] for key, of in numbers.items()}
+    together = iterate(make(**columns), both.zeros(), both, MatrixMixer(runs), 20).x
+    for run in range(2):
+        own = make(**{key: of[run] for key, of in values.items()})
+        alone = iterate(own, one.zeros(), one, MatrixMixer(ring), 20).x
+        part = together[run * n : (run + 1) * n]
+        assert torch.allclose(part, alone, rtol=0, atol=1e-12), run

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fakes import given
 
 from ifog import cli
 from ifog.bench import cell, fusion, jobs, ops, overlap, versions
@@ -77,18 +78,6 @@ def test_sizes_are_powers_of_1024():
 
 def test_columns_of_a_table_line_up():
     assert table([["a", "10"], ["long", "7"]]) == ["a     10", "long   7"]
-
-
-def given(monkeypatch, module, answers):
-    """Jobs give these answers in turn; the numbers of ranks that they were asked to have."""
-    asked, coming = [], iter(answers)
-
-    def measure(bench, ranks, program, **options):
-        asked.append(ranks)
-        return next(coming)
-
-    monkeypatch.setattr(module, "measure", measure)
-    return asked
 
 
 def case(operation, nbytes, degree, **times):

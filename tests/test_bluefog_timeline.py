@@ -43,7 +43,7 @@ def test_bluefogs_timeline_is_complete_whenever_an_operation_has_returned(tmp_pa
             call()
             text = (tmp_path / f"t{ifog.rank()}.json").read_text()
             found.append(f'"ENQUEUE_{op}"' in text and f'"MPI_{op}"' in text)
-        bluefog_init()  # only the first one looks at the environment
+        bluefog_init()  # the file is not begun anew
         return found
 
     assert run_ranks(3, program) == [[True] * 5] * 3
@@ -71,6 +71,37 @@ def test_bluefogs_timeline_is_complete_whenever_an_operation_has_returned(tmp_pa
         assert (calls, phases) == ({1}, {2})
 
 
+def test_each_init_begins_the_file_that_the_variable_asks_for(tmp_path, monkeypatch):
+    paths = [tmp_path / "a0.json", tmp_path / "b0.json"]
+
+    def words(path):
+        return {e["name"] for e in bluefog_events(path)[0] if e["ph"] == "B"}
+
+    def program():
+        bluefog_init()  # nothing is asked for yet
+        ifog.allgather(torch.ones(1))
+        monkeypatch.setenv("BLUEFOG_TIMELINE", f"{tmp_path}/a")
+        bluefog_init()
+        ifog.allreduce(torch.ones(1))
+        monkeypatch.delenv("BLUEFOG_TIMELINE")
+        bluefog_init()  # it goes on
+        ifog.broadcast(torch.ones(1), 0)
+        assert "MPI_ALLGATHER" not in words(paths[0])
+        assert {"MPI_ALLREDUCE", "MPI_BROADCAST"} <= words(paths[0])
+        paths[0].unlink()
+        monkeypatch.setenv("BLUEFOG_TIMELINE", f"{tmp_path}/a")
+        bluefog_init()
+        ifog.allgather(torch.ones(1))
+        assert words(paths[0]) == {"ENQUEUE_ALLGATHER", "MPI_ALLGATHER", "COMMUNICATE"}
+        monkeypatch.setenv("BLUEFOG_TIMELINE", f"{tmp_path}/b")
+        bluefog_init()
+        ifog.neighbor_allgather(torch.ones(1))
+        assert "MPI_NEIGHBOR_ALLGATHER" in words(paths[1])
+        assert "MPI_NEIGHBOR_ALLGATHER" not in words(paths[0])
+
+    run_ranks(1, program)
+
+
 def test_overlapping_operations_on_a_window_are_shown_one_after_the_other(tmp_path):
     file = bluefog.TimelineFile(str(tmp_path / "t0.json"))
     for op, t0, t1 in (("win_put", 1.0, 2.0), ("win_accumulate", 1.2, 2.1)):
@@ -92,8 +123,7 @@ def test_bluefogs_activities_say_once_that_the_timeline_is_off(tmp_path, monkeyp
 
     def off():
         bluefog_init()
-        monkeypatch.setenv("BLUEFOG_TIMELINE", f"{tmp_path}/late")  # too late to count
-        bluefog_init()
+        monkeypatch.setenv("BLUEFOG_TIMELINE", f"{tmp_path}/late")  # counts at the next init
         return started("x", "a"), ended("x"), started("x", "a")
 
     assert run_ranks(1, off) == [(False, False, False)]

@@ -24,11 +24,11 @@ GRAPHS = (
     "weights",
 )
 LAYERS = (
-    ("telemetry", "errors", "manifest", "numbers", "presses", "quantities"),
+    ("telemetry", "errors", "manifest", "numbers", "outlets", "presses", "quantities"),
     ("background", "costs"),
     ("transport", "handle", "layout", "survival", "tracks", *GRAPHS),
     ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
-    ("compression", "networks", "slots"),
+    ("compression", "networks", "slots", "squeezing"),
     ("hosting",),
     ("agents",),
     ("affine", "durations", "progress", "side_by_side", "sweeps"),

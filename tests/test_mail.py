@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -154,6 +155,28 @@ def test_blocks_are_used_again_when_all_have_read_and_when_an_array_is_gone(bank
         places.add(pool.find(room))
         del room
     assert len(places) == 1
+
+
+def resident(pool):
+    return sum(os.fstat(file.descriptor).st_blocks * 512 for file in pool._files)
+
+
+def test_memory_that_is_not_used_any_more_goes_back_when_other_sizes_are_needed():
+    pool, sizes = Pool(1), (3_000_000, 5_000_000, 9_000_000, 14_000_000)
+    kept = pool.room(2_000_000)
+    kept[:] = 7
+    for nbytes in sizes:
+        room = pool.room(nbytes)
+        room[:] = 1
+        assert resident(pool) < 2_000_000 + nbytes * 1.3
+        del room
+    assert (kept == 7).all()
+    again = pool.room(sizes[0])
+    assert not again.any()  # its pages were gone
+    again[:] = 1
+    del again
+    same = pool.room(sizes[0])
+    assert same.all()  # and now it is used again as it is
 
 
 def test_without_a_free_row_or_memory_nothing_is_lent(bank):

@@ -26,7 +26,7 @@ def test_log_tells_figures_with_the_call_and_the_finished_rounds():
         for k in range(2):
             x = ifog.neighbor_allreduce(x)
             x = ifog.neighbor_allreduce(x)
-            ifog.log(loss=torch.tensor(0.5) * k, test_accuracy=0.25, samples=32)
+            ifog.log(loss=torch.tensor(0.5, requires_grad=True) * k, test_accuracy=0.25, samples=32)
 
     told = events_of(4, work, LogEvent)
     assert {(e.rank, e.step, e.round) for e in told} == {

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import copy
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from laws_handovers import VARIANTS, alike, made, stepped
 
 import ifog
-from ifog import pipeline
+from ifog import pipeline, window_mixing
 from ifog.errors import ArgumentError
 from ifog.telemetry import OpEvent
 from ifog.testing import run_ranks
@@ -631,6 +632,27 @@ def test_one_window_has_one_shape():
                 mix(torch.ones(3))
 
     run_ranks(2, work)
+
+
+@pytest.mark.parametrize(
+    ("n", "news", "gives_way"), [(2, False, True), (2, True, False), (1, False, False)]
+)
+def test_a_rank_without_news_of_its_neighbours_gives_way(monkeypatch, n, news, gives_way):
+    moments = []
+    clock = SimpleNamespace(sleep=lambda _: moments.append(ifog.rank()))
+    monkeypatch.setattr(window_mixing, "time", clock)
+
+    def work():
+        with ifog.window_mixer(weights=lambda: None if news else {}) as mix:
+            under_way = mix.start(torch.ones(2))
+            for handle in under_way.handles:
+                handle.wait()
+            ifog.barrier()
+            under_way.wait()
+            ifog.barrier()
+            return ifog.rank() in moments
+
+    assert run_ranks(n, work) == [gives_way] * n
 
 
 def test_named_parameters_are_called_by_their_names():

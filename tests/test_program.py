@@ -177,6 +177,7 @@ def test_several_machines_are_told_the_variables_they_need():
         "OMP_NUM_THREADS",
         "BLUEFOG_TIMELINE",
         "IFOG_TOKEN",
+        "IFOG_NETWORK=10.0.0.0/24",
     }
 
 

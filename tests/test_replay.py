@@ -3,6 +3,9 @@ from __future__ import annotations
 import copy
 import json
 import random
+import sys
+from collections import defaultdict, deque
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,9 +14,10 @@ from test_recording import written
 
 from ifog import folding
 from ifog.errors import ArgumentError, RecordingError
-from ifog.folding import Folding
+from ifog.folding import Folding, copied
 from ifog.folds import Status, fold_status
 from ifog.playback import Replay, replay
+from ifog.recordings import record
 from ifog.tape import Tape, tape_of
 from ifog.telemetry import CellEnd, CellStart, EventLog, OpEvent, WaitEvent
 
@@ -135,13 +139,67 @@ def test_going_back_folds_no_more_than_lies_between_two_bookmarks(run, monkeypat
         assert status.state.events == place
 
 
-def test_a_fold_whose_state_cannot_be_kept_goes_back_to_the_beginning(run):
-    tape = tape_of(run)
-    counted = Folding(lambda: [lambda: 0], lambda state, events: [*state, len(events)])
-    assert not counted.prepare(tape)
-    counted.go(tape, 50)
-    counted.go(tape, 20)
-    assert sum(counted.state[1:]) == 20
+CELL = """
+import time
+x = torch.arange(6.0) + bf.rank()
+for k in range(30):
+    if bf.rank() == 2: time.sleep(0.002)
+    x = bf.neighbor_allreduce(x, name="x")
+"""
+
+
+@pytest.mark.mpi
+def test_what_real_ranks_report_is_recorded_exactly_and_looks_the_same_again(cluster, tmp_path):
+    begin, _ = cluster.events.since(sys.maxsize)
+    with record(tmp_path / "run.ifog", cluster) as recording:
+        for _ in range(2):
+            cluster.run(CELL, timeout=30).raise_for_error()
+    _, told = cluster.events.since(begin)
+    tape = tape_of(recording.path)
+    again = tape.events(0, len(tape))
+    assert sorted(map(repr, told)) == sorted(map(repr, again[-len(told) :]))
+    assert [span.rounds for span in tape.cells[-2:]] == [30, 30]
+    before = [event for event in again if event not in told]  # the graph
+    end = float(tape.times[-1])
+    for panel in PANELS:
+        assert same(alone(panel, again, end), alone(panel, [*before, *told], end)), panel
+
+
+@dataclass(frozen=True)
+class Frozen:
+    items: list
+
+
+class Slotted:
+    __slots__ = ("items",)
+
+
+def test_a_copy_of_a_state_shares_nothing_that_may_change():
+    slotted, shared = Slotted(), [1]
+    slotted.items = deque([[2]], maxlen=3)
+    state = {
+        "events": [(1, 2), (3,)],
+        "arrays": [np.zeros(2)],
+        "sets": {1},
+        "frozen": Frozen([shared]),
+        "slotted": slotted,
+        "default": defaultdict(list, {0: shared}),
+    }
+    kept = copied(state)
+    assert kept["default"][0] is kept["frozen"].items[0]
+    assert kept["events"][0] is state["events"][0]
+    state["events"].append(())
+    state["arrays"][0][0] = 5
+    state["sets"].add(2)
+    shared.append(9)
+    slotted.items[0].append(9)
+    state["default"][7].append(9)
+    assert kept["events"] == [(1, 2), (3,)]
+    assert not kept["arrays"][0].any()
+    assert (kept["sets"], kept["frozen"].items) == ({1}, [[1]])
+    assert (kept["slotted"].items, kept["slotted"].items.maxlen) == (deque([[2]]), 3)
+    assert kept["default"] == {0: [1]}
+    assert kept["default"][8] == []
 
 
 def test_idle_time_between_cells_is_cut_short_and_what_happens_is_not(run):
@@ -263,24 +321,29 @@ def shown(source):
     return page
 
 
+def of(page, name):
+    """The panel of that name."""
+    return next(panel for panel in page.panels if type(panel).__name__ == PANELS[name].__name__)
+
+
 def test_a_dashboard_shows_the_present_of_a_replay_and_does_what_its_bar_asks_for(run, watch):
     page = shown(Replay(run))
     tell = page.bar._handle_custom_msg
     tell({"replay": {"seek": 1.255}}, [])
     page._feed.step()
-    assert page.panels[1].state["round"] == 25
+    assert of(page, "consensus").state["round"] == 25
     assert page.bar.replay["at"] == pytest.approx(1.255)
     assert page.bar.replay["ticks"] == [[1.0, "cell 1"], [2.3, "cell 2"], [3.6, "cell 3"]]
     tell({"replay": {"step": -1}}, [])
     page._feed.step()
-    assert page.panels[1].state["round"] == 25
+    assert of(page, "consensus").state["round"] == 25
     tell({"replay": {"step": -1}}, [])
     page._feed.step()
-    assert page.panels[1].state["round"] == 24
+    assert of(page, "consensus").state["round"] == 24
     tell({"replay": {"play": True, "speed": 2.0}}, [])
     watch.time += 0.0275
     page._feed.step()
-    assert page.panels[1].state["round"] == 29
+    assert of(page, "consensus").state["round"] == 29
     before = dict(page.bar.replay)
     tell({"replay": {"seek": "there"}}, [])
     tell({"replay": "there"}, [])
@@ -291,7 +354,7 @@ def test_a_dashboard_shows_the_present_of_a_replay_and_does_what_its_bar_asks_fo
 def test_a_stall_grows_with_the_time_of_the_run_not_with_the_time_of_day(run):
     played = Replay(run)
     page = shown(played)
-    waiting = page.panels[-1]
+    waiting = of(page, "waiting")
     states = []
     for moment in (300.9, 301.6, 302.2):
         played.seek(played.tape.played(moment))
@@ -299,6 +362,20 @@ def test_a_stall_grows_with_the_time_of_the_run_not_with_the_time_of_day(run):
         states.append(copy.deepcopy(waiting.state))
     assert [state["empty"] for state in states] == [True, False, False]
     assert states[2]["sentence"].startswith("Rank 3 raised ValueError")
+    page.close()
+
+
+@pytest.mark.parametrize("played", [False, True])
+def test_what_a_reader_chooses_is_shown_though_nothing_happens(run, played):
+    source = Replay(run) if played else run
+    page = shown(source)
+    if played:
+        source.seek(2.0)
+        page._feed.step()
+    timeline = of(page, "timeline")
+    timeline.look = {"window": [0.1, 0.2]}
+    page._feed.step()
+    assert (timeline.state["from"], timeline.state["span"]) == (100_000, 100_000)
     page.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -86,3 +87,11 @@ def test_planted_damage_is_found(number, change, problem):
 def test_files_that_are_no_traces_are_found(text, problem, tmp_path):
     (tmp_path / "x.json").write_text(text)
     assert any(problem in line for line in check_file(tmp_path / "x.json"))
+
+
+def test_an_array_may_end_after_any_event(tmp_path):
+    lines = "[\n" + "".join(f"{json.dumps(event)},\n" for event in good())
+    (tmp_path / "x.json").write_text(lines)
+    assert check_file(tmp_path / "x.json") == []
+    (tmp_path / "x.json").write_text(lines[:-9])
+    assert check_file(tmp_path / "x.json") != []

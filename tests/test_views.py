@@ -262,11 +262,12 @@ def test_a_wait_that_goes_on_and_a_rank_that_raised_are_marked():
     error = {"ename": "ValueError", "evalue": "", "line": 3, "peer": None}
     events = [*starts(2), WaitEvent(0, 101.5, "barrier", "", 0, (1,), 100.2)]
     state = fold_lanes(Lanes(), events)
-    # The window ends now and is 60 ms wide.
+    # The window is doubled from 60 ms until the wait fits; the cell began 1.5 s ago.
     # Until it waits a rank computes, and so does rank 1 all the time.
     assert sorted(view_lanes(state, 101.5)["open"]) == [
-        [0, -1_240_000, 60_000, 1],
-        [1, -1_440_000, 60_000, -1],
+        [0, 0, 200_000, -1],
+        [0, 200_000, 1_500_000, 1],
+        [1, 0, 1_500_000, -1],
     ]
     freed = {**error, "peer": 1, "wait": list(events[-1])}
     fold_lanes(state, [CellEnd(1, 102.0, 1, "error", 0, 0, 0.0, 0, error)])

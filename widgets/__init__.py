@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ifog.widgets.benches import bench_figure
 from ifog.widgets.consensus import Consensus
 from ifog.widgets.dashboard import PANELS, Dashboard, export
 from ifog.widgets.graph import Graph
@@ -28,5 +29,6 @@ __all__ = [
     "Training",
     "Waiting",
     "Watch",
+    "bench_figure",
     "export",
 ]

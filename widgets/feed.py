@@ -9,6 +9,7 @@ the notebook.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, MutableSet, Sequence
 from time import monotonic, thread_time
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ _PERIOD = 0.05  # seconds between two looks at the source
 _SLOW = 0.25  # with many ranks
 _MANY = 32
 _REST = 60  # times as long as it worked a panel rests, so that none takes much of a core
-_LONGEST = 0.5  # seconds it may rest
+_LONGEST = 2.0  # seconds it may rest
 _REFRESH = 0.5  # seconds after which clocks and rates move on without news
 
 
@@ -62,6 +63,7 @@ class Feed:
         self._looking = threading.Lock()
         self._refreshed = 0.0
         self._rested: dict[Follower, float] = dict.fromkeys(self._panels, 0.0)
+        self._unprepared: deque[Follower] = deque()
         self._events: Any = None
         self._thread = threading.Thread(target=self._run, name="ifog dashboard", daemon=True)
 
@@ -88,10 +90,11 @@ class Feed:
     def _look(self, panels: Iterable[Follower]) -> None:
         with self._looking:
             events: Any = events_of(self._source)
-            if self._events is not events and self._events is not None:
-                for panel in self._panels:
+            if self._events is not events:
+                for panel in self._panels if self._events is not None else ():
                     panel.restart()
-            self._events = events
+                self._events = events
+                self._unprepared = deque(self._panels)
             if not all(panel.asleep for panel in self._panels):
                 _followers(events).add(self)
             else:  # engines need not send as often for pages that nobody sees
@@ -121,4 +124,9 @@ class Feed:
                 period = due - now()
 
     def _prepare(self) -> bool:
-        return any(panel.prepare(self._events) for panel in self._panels)
+        """Let one panel place one bookmark, in turns; whether any has more to place."""
+        if self._unprepared:
+            panel = self._unprepared.popleft()
+            if panel.prepare(self._events):
+                self._unprepared.append(panel)
+        return bool(self._unprepared)

@@ -43,6 +43,7 @@ script-src 'sha256-{digest}'; style-src 'unsafe-inline'">
 body {{ background: var(--jp-layout-color1); margin: 0; }}
 {css}
 .ifog-dashboard.jupyter-widgets {{ margin: 0 auto; }}
+.ifog-tools .strong {{ display: none; }}
 #words {{ margin: 0 auto; max-width: 900px; padding: 0 18px 24px; }}
 #words summary {{ cursor: pointer; }}
 #words ul {{ margin: 8px 0; padding-left: 18px; }}

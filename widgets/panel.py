@@ -73,9 +73,10 @@ class Panel(anywidget.AnyWidget):
         self._folding = threading.Lock()
         self._folded = Folding[Any](self.picture.initial, self.picture.fold)
         self._time = math.nan
-        self._shown = False
+        self._shown = self._anew = False
         super().__init__(**traits)
         self.observe(self._note_views, "views")
+        self.observe(self._note_look, "look")
         self.add_class(f"ifog-span-{self.span}")
         self.on_msg(self._receive)
         if feed is not None:
@@ -95,6 +96,9 @@ class Panel(anywidget.AnyWidget):
     def _note_views(self, change: Any) -> None:
         self._shown = self._shown or bool(change["new"])
 
+    def _note_look(self, _change: Any) -> None:
+        self._anew = True  # a view may depend on it, such as on the window of a timeline
+
     def follow(self, source: EventSource, *, refresh: bool) -> None:
         """Fold what is new in ``source`` and show it; an error is shown, never raised.
 
@@ -105,9 +109,10 @@ class Panel(anywidget.AnyWidget):
             if "error" in self.state:
                 return
             try:
-                moved = self._read(source)
+                moved = self._read(source) or self._anew
                 if not moved and self.state and not (refresh and self._moves()):
                     return
+                self._anew = False
                 state = self._view(now() if _tape(source) is None else self._time)
             except Exception as error:
                 _log.debug("a panel failed", exc_info=True)

@@ -67,7 +67,8 @@ def ad_psgd(lr: Rate, *, delay: int = 0, seed: int = 0) -> Algorithm:
     def step(s: EventState, grad: Grad, mix: Mix) -> EventState:
         g = grad(s.x)
         # Who drew more of a pair is above the average of both; who is in no pair is the average.
-        u = uniform(keys(seed, mix.agents, s.k), *(1 for _ in g.shape[1:]), dtype=g.dtype)
+        key = keys(seed, mix.agents.to(g.device), s.k)
+        u = uniform(key, *(1 for _ in g.shape[1:]), dtype=g.dtype)
         met, mean = mix(s.live, u)
         live = torch.where(u > mean, descend(met, g, lr), met)
         x, *past = (*s.past, live)

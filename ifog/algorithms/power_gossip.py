@@ -79,6 +79,6 @@ def _directions(s: PowerState, m: Tensor, mix: Mix, seed: int) -> Tensor:
     if not bool(found.all()):
         # Equal neighbours leave no direction behind, and may differ again later.
         edges = (low * mix.total + high).flatten()
-        drawn = normal(keys(seed, edges, s.k), size, dtype=m.dtype).view_as(q)
+        drawn = normal(keys(seed, edges.to(m.device), s.k), size, dtype=m.dtype).view_as(q)
         q = torch.where(found, q, drawn)
     return torch.nn.functional.normalize(q, dim=2)

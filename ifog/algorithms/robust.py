@@ -153,10 +153,8 @@ class Attacked:
 
     def _said(self, xs: Sequence[Tensor]) -> list[Tensor]:
         step, self.step = self.step, self.step + 1
-        return [
-            torch.where(self._lies.view(-1, *(1 for _ in x.shape[1:])), self._forge(x, step), x)
-            for x in xs
-        ]
+        lies = [self._lies.view(-1, *(1 for _ in x.shape[1:])).to(x.device) for x in xs]
+        return [torch.where(lie, self._forge(x, step), x) for lie, x in zip(lies, xs, strict=True)]
 
 
 def attacked(mix: Mix, liars: Sequence[int], forge: Callable[[Tensor, int], Tensor]) -> Attacked:

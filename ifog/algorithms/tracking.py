@@ -186,7 +186,7 @@ def gt_saga(lr: Rate, *, seed: int = 0) -> Algorithm:
 
     def step(s: SagaState, grad: Samples, mix: Mix) -> SagaState:
         table = grad.each(s.x) if s.table is None else s.table
-        which = integers(keys(seed, mix.agents, s.k), table.shape[1])
+        which = integers(keys(seed, mix.agents.to(s.x.device), s.k), table.shape[1])
         here = (torch.arange(len(which), device=which.device), which)
         new = grad.some(s.x, which[:, None])
         g = new - table[here] + table.mean(1)

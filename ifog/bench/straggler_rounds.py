@@ -1,9 +1,9 @@
 """One slow rank among fast ones, for ``ifog bench train``, on the ranks.
 
-``python -m ifog.bench.straggler_rounds SPECIFICATION OUT`` with ``{"seconds", "private"}``. All
-train on the digits; rank 0, where it is slow, sleeps twice as long as each of its gradients took.
-Who waits for others makes so many steps as fit into the time, who waits for nobody stops when it
-is over.
+``python -m ifog.bench.straggler_rounds SPECIFICATION OUT`` with ``{"seconds", "rounds",
+"private"}``. All train on the digits; rank 0, where it is slow, sleeps twice as long as each of its
+gradients took. Who waits for others makes so many steps as fit into the time, who waits for nobody
+stops when it is over.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import ifog
 from ifog.bench.baselines import gloo
 from ifog.bench.contestants import ATC_ONE_PEER, DDP, PUSH_SUM, PUT
 from ifog.bench.learning_rounds import Judge, average, batches, least, longest
+from ifog.bench.straggler import ALIKE, SLOW
 from ifog.bench.trainers import wrapped
 from ifog.bench.workloads import digits_network
 from ifog.problems import Shard, digits_shard
@@ -129,13 +130,17 @@ def main(text: str, out: str) -> None:
     specification = json.loads(text)
     ifog.init()
     shard = digits_shard(ifog.rank(), ifog.size(), skew="none")
-    found: dict[str, dict[str, Any]] = {}
     with gloo(specification["private"]):
-        for label, slow in (("all alike", False), ("rank 0 slow", True)):
-            found[label] = {
-                name: _race(name, shard, specification["seconds"], slow=slow)
-                for name in (DDP, ATC_ONE_PEER, PUT, PUSH_SUM)
+        found = [
+            {
+                label: {
+                    name: _race(name, shard, specification["seconds"], slow=slow)
+                    for name in (DDP, ATC_ONE_PEER, PUT, PUSH_SUM)
+                }
+                for label, slow in ((ALIKE, False), (SLOW, True))
             }
+            for _ in range(specification["rounds"])
+        ]
     if ifog.rank() == 0:
         Path(out).write_text(json.dumps(found))
     ifog.shutdown()

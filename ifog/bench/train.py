@@ -111,8 +111,8 @@ def run(
         )
         runs = []
         if not hosts:
-            seconds = {"seconds": 1.0 if quick else 8.0}
-            runs = straggler.described(job(_program("straggler"), specification=seconds))
+            lasting = {"seconds": 0.5 if quick else 6.0, "rounds": 1 if quick else 3}
+            runs = straggler.described(job(_program("straggler"), specification=lasting))
     aims = [*race.targets(races, setting), *learning.targets(lessons), *straggler.targets(runs)]
     return TrainReport(hosts, setting.slots, mbit, cores(), races, lessons, runs, [HOROVOD], aims)
 

@@ -54,7 +54,8 @@ ROWS = (
     Row(
         "set_skip_negotiate_stage get_skip_negotiate_stage",
         "",
-        "nothing is negotiated: only pair_gossip asks for the flag, and ranks are compared always",
+        "nothing is negotiated: only pair_gossip asks for the flag; ranks that exchange something "
+        "are compared always; the others do not hear of a mismatch",
     ),
     Row(
         "set_topology set_machine_topology",
@@ -141,7 +142,8 @@ ROWS = (
         "timeline_start_activity timeline_end_activity timeline_context",
         "the same, with ifog.timeline",
         "the processing phase is called MPI_..., as BlueFog's documentation has it; there is "
-        "nothing to show of fusion and negotiation",
+        "nothing to show of fusion and negotiation; each init begins the file that the variable "
+        "asks for, unless it is being written already",
     ),
     Row(
         "broadcast_parameters allreduce_parameters",

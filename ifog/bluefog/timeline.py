@@ -70,6 +70,13 @@ class TimelineFile:
         self._open: dict[str, list[int]] = defaultdict(list)
         os.write(self._file, b"[\n")
 
+    def goes_to(self, path: str) -> bool:
+        """Whether what is written can be read at ``path``."""
+        try:
+            return os.path.samestat(os.fstat(self._file), os.stat(path))  # noqa: PTH116
+        except OSError:
+            return False
+
     def write(self, events: Sequence[Event]) -> None:
         """Write the operations among the events."""
         with self._lock:
@@ -147,24 +154,29 @@ class TimelineFile:
         os.write(self._file, "".join(f"{json.dumps(line)},\n" for line in objects).encode())
 
 
-_files: WeakKeyDictionary[Context, TimelineFile | None] = WeakKeyDictionary()
+_files: WeakKeyDictionary[Context, TimelineFile] = WeakKeyDictionary()
 _told = threading.Event()  # the error about a timeline that is off has been logged
 
 
 def start_from_environment() -> None:
-    """Begin the timeline that ``BLUEFOG_TIMELINE`` asks for; only this rank's first call looks.
+    """Begin the timeline that ``BLUEFOG_TIMELINE`` asks for, if it is not being written already.
+
+    One that is goes on, whether the variable is there or not, unless it asks for another file or
+    the file was removed.
 
     Raises:
         ArgumentError: the file cannot be written.
     """
     context = current()
-    if context in _files:
+    prefix, before = os.environ.get("BLUEFOG_TIMELINE"), _files.get(context)
+    path = f"{prefix}{context.rank}.json"
+    if not prefix or (before is not None and before.goes_to(path)):
         return
-    prefix = os.environ.get("BLUEFOG_TIMELINE")
-    _files[context] = None
-    if prefix:
-        file = _files[context] = TimelineFile(f"{prefix}{context.rank}.json")
-        context.attach(file)
+    file = TimelineFile(path)
+    if before is not None:
+        context.detach(before)
+    context.attach(file)
+    _files[context] = file
 
 
 def _file() -> TimelineFile | None:

@@ -19,33 +19,47 @@ DESCRIPTION = (
     "overlap: communication after computation, and beside it. "
     "cell: an empty %%bf cell beside an empty %%px cell. "
     "net: averages between hosts with slow links, emulated here as root, beside gloo and MPI. "
+    "train: DDP and ifog's ways to train, on this machine or between emulated hosts. "
+    "scale: how averages grow with the ranks and the bytes, between emulated hosts. "
     "telemetry: what watching costs a loop of 1 MB averages, dashboard closed. "
     "guard: what the checks that keep cells from hanging add to an operation. "
     "simulate: steps of 10 000 and 100 000 simulated agents beside copies of their tensors."
 )
-_PAIRS = {"telemetry": 40, "guard": 40, "versions": 3}
+_PAIRS = {"telemetry": 100, "guard": 40, "versions": 3}
 _CONTESTS = ("ops", "fusion", "overlap", "cell", "simulate")
+_BETWEEN_HOSTS = {"net": (4, 1000.0), "train": (0, None), "scale": (16, 250.0)}  # if not said
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    names = [*_CONTESTS, "net", "telemetry", "guard"]
+    names = [*_CONTESTS, *_BETWEEN_HOSTS, "telemetry", "guard"]
     parser.add_argument("name", choices=names, help="which claim")
     parser.add_argument(
         "--pairs",
         type=_pairs,
         metavar="K",
-        help="blocks, rounds or jobs of each kind, in turn (default 40 for telemetry, where 800 "
-        "take half an hour and show 1 percent; 40 for guard; 3 for --against)",
+        help="loops, blocks, rounds or jobs of each kind, in turn (default 100 for telemetry, 40 "
+        "for guard, 3 for --against)",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"less than a minute ({', '.join(_CONTESTS)}, net)",
+        help=f"a minute or two ({', '.join((*_CONTESTS, *_BETWEEN_HOSTS))})",
     )
-    parser.add_argument("--hosts", type=arguments.ranks, metavar="N", help="of net (default 4)")
     parser.add_argument(
-        "--rate", type=_rate, metavar="MBIT", help="Mbit/s of each link of net (default 1000)"
+        "--hosts",
+        type=arguments.ranks,
+        metavar="N",
+        help="emulated hosts (default 4 for net, 16 for scale; train runs on this machine)",
+    )
+    parser.add_argument(
+        "--slots", type=arguments.ranks, metavar="K", help="ranks on each host of train (default 1)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=_rate,
+        metavar="MBIT",
+        help="Mbit/s of each link (default 1000 for net, 250 for scale, no limit for train)",
     )
     parser.add_argument("--against", metavar="FOLDER", help="another checkout (ops only)")
     arguments.add_ranks(parser)
@@ -83,11 +97,26 @@ def _report(options: argparse.Namespace) -> Any:
             raise ArgumentError(f"bench {name} compares no checkouts; --against goes with ops")
         name, extra = "versions", {"against": options.against}
     bench = importlib.import_module(f"ifog.bench.{name}")
-    if name == "net":
-        hosts, mbit = options.hosts or 4, options.rate or 1000.0
-        return bench.run(hosts, mbit=mbit, rounds=options.pairs, quick=options.quick)
-    if options.hosts or options.rate:
-        raise ArgumentError(f"bench {name} runs on one host; --hosts and --rate go with net")
+    if name in _BETWEEN_HOSTS:
+        hosts, mbit = _BETWEEN_HOSTS[name]
+        known = {
+            "hosts": options.hosts or hosts,
+            "mbit": options.rate or mbit,
+            "rounds": options.pairs,
+            "quick": options.quick,
+        }
+        if name == "train":
+            known |= {"ranks": options.ranks, "slots": options.slots or 1}
+            if not options.hosts and (options.slots or options.rate):
+                raise ArgumentError("bench train: --slots and --rate are of emulated --hosts")
+        elif options.slots:
+            raise ArgumentError(f"bench {name} has one rank on each host; --slots goes with train")
+        return bench.run(**known)
+    if options.hosts or options.rate or options.slots:
+        between = ", ".join(_BETWEEN_HOSTS)
+        raise ArgumentError(
+            f"bench {name} runs on one host; --hosts, --slots and --rate go with {between}"
+        )
     if name in _CONTESTS:
         return bench.run(options.ranks, rounds=options.pairs, quick=options.quick)
     if options.quick:

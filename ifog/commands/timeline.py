@@ -72,7 +72,8 @@ def _check(paths: list[str]) -> int:
     status = 0
     for path in paths:
         problems = check_file(path)
-        print(f"{path}: {'as it should be' if not problems else f'{len(problems)} problems'}")
+        found = f"{count(len(problems))} problem{'s' * (len(problems) != 1)}"
+        print(f"{path}: {found if problems else 'as it should be'}")
         for problem in problems[:_MOST_PROBLEMS]:
             print(f"  {problem}")
         status = 1 if problems else status

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ifog.transport.base import Bytes
 
-__all__ = ["AnonymousFile", "machine_name", "mapped", "refused"]
+__all__ = ["AnonymousFile", "machine_name", "mapped", "refused", "vacate"]
 
 
 class AnonymousFile:
@@ -45,6 +47,16 @@ def mapped(descriptor: int, nbytes: int) -> Bytes:
     if nbytes == 0:
         return np.empty(0, np.uint8)
     return np.frombuffer(mmap.mmap(descriptor, nbytes), np.uint8)
+
+
+def vacate(memory: Bytes, offset: int, nbytes: int) -> None:
+    """Give pages of ``mapped`` memory back to the system: they are zeros, and come when used."""
+    buffer: Any = memory.base
+    while not isinstance(buffer, mmap.mmap):
+        buffer = buffer.obj
+    if hasattr(mmap, "MADV_REMOVE"):
+        with contextlib.suppress(OSError):  # a file system that cannot keeps them
+            buffer.madvise(mmap.MADV_REMOVE, offset, nbytes)
 
 
 def machine_name() -> str:

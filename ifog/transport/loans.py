@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import os
 import struct
+import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ import psutil
 
 from ifog.errors import TransportError
 from ifog.transport.base import TOKEN_BYTES, Bytes
-from ifog.transport.files import AnonymousFile, mapped
+from ifog.transport.files import AnonymousFile, mapped, vacate
 from ifog.transport.mail import LOANS, Mail, fence
 
 __all__ = ["Loan", "Loans", "Pool"]
@@ -30,6 +31,7 @@ _TOKEN = struct.Struct("<IHHq")  # file descriptor, row of the ledger, whether i
 assert _TOKEN.size == TOKEN_BYTES
 _PAGE = 4096
 _LEAST = 1 << 26  # bytes of a segment; a page of it takes memory once it is written
+_LARGE = 1 << 20  # bytes of a block whose pages are worth giving back
 _SHARE = 8  # of the machine's memory that the blocks of all its ranks may take, as a fraction 1/8
 
 
@@ -62,6 +64,9 @@ def _rounded(nbytes: int) -> int:
 class Pool:
     """Blocks of memory of this process that others can open.
 
+    When a block of a new size is needed, the pages of large free ones go back to the system: what
+    a program no longer uses does not stay in memory beside what it uses now.
+
     Args:
         sharers: how many ranks of this machine have such a pool.
     """
@@ -75,15 +80,24 @@ class Pool:
         self._free: dict[int, list[Block]] = {}
         self._rooms: dict[tuple[int, int], weakref.ref[Any]] = {}
         self._left: deque[Block] = deque()
+        self._full: set[tuple[int, int]] = set()  # the blocks in use or free that have their pages
+        self._lock = threading.Lock()  # a thread may move operations forward meanwhile
 
     def take(self, nbytes: int) -> Block | None:
         """A block of at least so many bytes; None where there would be too many."""
-        while self._left:  # filled by whatever thread drops a tensor
-            self.give(self._left.popleft())
-        size = _rounded(nbytes)
-        free = self._free.get(size)
-        if free:
-            return free.pop()
+        with self._lock:
+            while self._left:  # filled by whatever thread drops a tensor
+                back = self._left.popleft()
+                self._free.setdefault(back.nbytes, []).append(back)
+            size = _rounded(nbytes)
+            free = self._free.get(size)
+            block = free.pop() if free else self._new(size)
+            if block is not None and size >= _LARGE:
+                self._full.add((block.segment.start, block.offset))
+            return block
+
+    def _new(self, size: int) -> Block | None:
+        self._empty()
         segment, used = self._filled or (None, 0)
         if segment is None or used + size > segment.memory.size:
             if self._total + size > self._limit:
@@ -92,9 +106,16 @@ class Pool:
         self._filled = segment, used + size
         return Block(segment, used, size)
 
+    def _empty(self) -> None:
+        for block in (block for blocks in self._free.values() for block in blocks):
+            key = block.segment.start, block.offset
+            if key in self._full:
+                self._full.discard(key)
+                vacate(block.segment.memory, block.offset, block.nbytes)
+
     def give(self, block: Block) -> None:
-        """Take a block back."""
-        self._free.setdefault(block.nbytes, []).append(block)
+        """Take a block back; safe in any thread."""
+        self._left.append(block)
 
     def _grow(self, size: int) -> _Segment:
         nbytes = min(max(size, _LEAST, self._total), max(size, self._limit - self._total))
@@ -118,7 +139,7 @@ class Pool:
 
     def _leave(self, key: tuple[int, int], block: Block) -> None:
         self._rooms.pop(key, None)
-        self._left.append(block)
+        self.give(block)
 
     def find(self, data: Bytes) -> tuple[int, int] | None:
         """File descriptor and offset of ``data``, if it lives in a segment."""

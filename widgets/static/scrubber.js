@@ -119,7 +119,7 @@ export function scrubber(tell) {
 
   function onKey(event) {
     const target = event.target.closest?.("button, input, select, textarea, [contenteditable]");
-    if (!replay || target || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!replay || target || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
     const request = asked(event.key, replay);
     if (!request) return;
     event.preventDefault();

@@ -84,7 +84,7 @@ function draw(frame, state) {
   write(frame.key, state.key);
   const layer = frame.svg(20);
   for (const name of ["sentence", "picture", "list"]) layer.group(name);
-  const top = wrapped(layer.group("sentence"), "line", state.sentence, 0, Math.min(frame.width, 640), "body") + 10;
+  const top = wrapped(layer.group("sentence"), "line", state.sentence, 0, Math.min(frame.width, 640), "body sentence") + 10;
   const picture = layer.group("picture");
   mark(picture.parent, "transform", `translate(0, ${top})`);
   for (const name of ["heads", "arrows", "nodes", "labels"]) picture.group(name);
