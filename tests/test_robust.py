@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -24,6 +22,7 @@ from ifog import algorithms as methods
 from ifog.algorithms import attacked, iterate
 from ifog.delays import DelayedMixer
 from ifog.errors import ArgumentError
+from ifog.links import Links
 from ifog.problems import least_squares
 
 SIMILAR = least_squares(N, samples=80, spread=0.2)
@@ -83,11 +82,11 @@ class Events:
         j = (i + int(random.choice([1, -1]))) % N
         everyone = np.arange(N)
         weight = np.where(np.isin(everyone, [i, j]), 0.5, 1.0)
-        return SimpleNamespace(
-            n=N,
-            source=np.append(everyone, [i, j]),
-            target=np.append(everyone, [j, i]),
-            weight=np.append(weight, [0.5, 0.5]),
+        return Links(
+            N,
+            np.append(everyone, [i, j]),
+            np.append(everyone, [j, i]),
+            np.append(weight, [0.5, 0.5]),
         )
 
 
