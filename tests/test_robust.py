@@ -115,7 +115,7 @@ def test_asynchronous_events_end_near_the_optimum_by_the_step():
     ends = []
     for lr in (0.1, 0.025):
         method, mix, found = methods.ad_psgd(lr, delay=8), mixer(Events()), []
-        state = run(method, int(500 / lr), mix)
+        state = run(method, int(200 / lr), mix)
         for _ in range(2000):
             state = method.step(state, P, mix)
             found.append(error(state.live))
