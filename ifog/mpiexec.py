@@ -33,6 +33,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 29),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+    "THP_MEM_ALLOC_ENABLE": "1",  # huge pages for what torch allocates, where the kernel has them
 }
 
 

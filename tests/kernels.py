@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 from nbclient import NotebookClient
@@ -11,6 +13,25 @@ from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
 KERNEL_OPTIONS = {"kernel_name": "python3", "timeout": 120, "store_widget_state": False}
+
+TUTORIALS = Path(__file__).resolve().parent.parent / "tutorials"
+
+
+def shown_by(name, choice, solution):
+    """{cell: the text it shows} of a tutorial in whose exercise ``choice`` became ``solution``."""
+    notebook = nbformat.read(TUTORIALS / name, as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(choice, solution)
+    NotebookClient(notebook, **KERNEL_OPTIONS).execute()
+    return {cell.id: text_of(cell) for cell in notebook.cells if cell.cell_type == "code"}
+
+
+def require_clean(name):
+    """A tutorial is valid, and committed without outputs."""
+    notebook = nbformat.read(TUTORIALS / name, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
 
 
 class Session:

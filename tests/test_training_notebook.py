@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-import nbformat
 import pytest
-from kernels import KERNEL_OPTIONS, text_of
-from nbclient import NotebookClient
+from kernels import require_clean, shown_by
 
 pytestmark = [
     pytest.mark.notebook,
@@ -16,17 +13,13 @@ pytestmark = [
     pytest.mark.timeout(360),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-TUTORIAL = Path(__file__).resolve().parent.parent / "tutorials" / "01_training.ipynb"
+TUTORIAL = "01_training.ipynb"
 
 
 @pytest.fixture(scope="module")
 def shown():
     """What each cell shows when the exercise is solved by its solution."""
-    notebook = nbformat.read(TUTORIAL, as_version=4)
-    for cell in notebook.cells:
-        cell.source = cell.source.replace("every = 1  # change this", "every = 8")
-    NotebookClient(notebook, **KERNEL_OPTIONS).execute()
-    return {cell.id: text_of(cell) for cell in notebook.cells if cell.cell_type == "code"}
+    return shown_by(TUTORIAL, "every = 1  # change this", "every = 8")
 
 
 def numbers(line):
@@ -34,10 +27,7 @@ def numbers(line):
 
 
 def test_it_is_valid_and_committed_without_outputs():
-    notebook = nbformat.read(TUTORIAL, as_version=4)
-    nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    require_clean(TUTORIAL)
 
 
 def test_ranks_that_mix_learn_what_they_have_not_seen(shown):
