@@ -173,13 +173,7 @@ class Cluster:
         return self.submit(code, ranks, timeout=timeout).wait(on_tick=on_tick)
 
     def interrupt(self, ranks: Sequence[int] | None = None) -> tuple[int, ...]:
-        """Interrupt the running cells on these ranks, or everywhere.
-
-        A cell that is interrupted a second time ends waits inside MPI too; a third time it leaves
-        these ranks to themselves.
-
-        Returns:
-            The ranks that ran one.
+        """Interrupt the running cells, as ``Cell.interrupt`` does; returns the ranks that ran one.
 
         Raises:
             ClusterError: no rank can be reached.

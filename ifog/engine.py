@@ -102,15 +102,12 @@ class Engine:
         self._fail(error)
 
     def _show_others(self) -> None:
-        """Let IPython show no error that is reported as every error of a cell is.
-
-        Those of syntax come here, and interrupts that came while another error was being handled.
-        """
+        """Let IPython show no error of a cell's syntax and no interrupt: both are reported."""
         show = self.shell.showtraceback
-        told = (SyntaxError, KeyboardInterrupt)
 
         def show_others(*arguments: Any, **options: Any) -> None:
-            mine = self.cell is not None and isinstance(sys.exc_info()[1], told)
+            error = sys.exc_info()[1]
+            mine = self.cell is not None and isinstance(error, SyntaxError | KeyboardInterrupt)
             if self._error is None and not mine:
                 show(*arguments, **options)
 
