@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from ifog import results
 from ifog.holdups import State
+from ifog.numbers import named
 from ifog.presses import Presses
-from ifog.results import CellResult, Output, RankError, at_release, ending, span
+from ifog.results import CellResult, Output, RankError, span
 from ifog.stalls import PATIENCE, Stalls, answered, table
+from ifog.status import WAYS_OUT
 from ifog.telemetry import CellEnd, CellStart, Event, OpEvent, WaitEvent, now
 from ifog.why import Explanation, explain
 
@@ -29,7 +31,8 @@ _REVOKE_AFTER = 0.3  # seconds between an interrupt and the revocation of waits 
 _DEEP_AFTER = 0.6  # and that of MPI's world, where the user's own code waits
 _GIVE_UP_AFTER = 1.5  # seconds after a deadline at which the ranks are left to themselves
 _RESULT_DUE = 1.9  # seconds after a deadline at which the result must be there
-_SHORT = 0.5  # seconds; what waited less when it was interrupted did not wait for anybody
+_LATE = 1.0  # seconds after an interrupt at which a rank that still runs is spoken of
+_PRESSES = 3  # as many interrupts leave the ranks to themselves
 _MOST_TEXT = 4_000_000  # characters kept of what one rank prints in one cell
 
 
@@ -88,6 +91,7 @@ class Cell:
         self._stopped: str | None = None  # "interrupted", "timeout" or "stalled"
         self._stopped_at = 0.0
         self._to_stop: tuple[int, ...] = ()
+        self._interrupts = 0
         self._revoked = 0  # 1: ifog's own waits, 2: the user's too
         self._lock = threading.RLock()
         self._finished = threading.Event()
@@ -133,17 +137,34 @@ class Cell:
         return self._result
 
     def _pressed(self, presses: int) -> None:
-        if presses > 3:
+        if presses > _PRESSES:
             raise KeyboardInterrupt("the ranks were left to themselves; run %bf restart")
         self.interrupt()
-        if presses >= 2:
-            self._revoke("interrupted", deep=True)
-        if presses >= 3:
-            self._give_up(self.missing())
 
     def interrupt(self, ranks: Sequence[int] | None = None) -> None:
-        """Raise ``KeyboardInterrupt`` on every rank of ``ranks`` that still runs the cell."""
-        self._stop("interrupted", self.ranks if ranks is None else ranks)
+        """Raise ``KeyboardInterrupt`` on every rank of ``ranks`` that still runs the cell.
+
+        Called again it also ends waits inside MPI, and then it leaves these ranks to themselves.
+        """
+        self._interrupts += 1
+        chosen = self.ranks if ranks is None else ranks
+        self._stop("interrupted", chosen)
+        if self._interrupts >= 2:
+            self._revoke("interrupted", deep=True)
+        if self._interrupts >= _PRESSES:
+            self._give_up([rank for rank in self.missing() if rank in chosen])
+
+    @property
+    def stopping(self) -> str:
+        """Which ranks do not stop although they were told to, and what helps; else ""."""
+        late = self._unstopped()
+        left = _PRESSES - self._interrupts
+        asked = self._stopped is not None and self._interrupts > 0
+        if not late or not asked or time.monotonic() - self._stopped_at < _LATE:
+            return ""
+        does, them = ("does", "it") if len(late) == 1 else ("do", "them")
+        more = "one more interrupt leaves" if left == 1 else "two more interrupts leave"
+        return f"{named(late)} {does} not stop; {more} {them} behind"
 
     def _stop(self, why: str, ranks: Sequence[int]) -> None:
         with self._lock:
@@ -187,18 +208,16 @@ class Cell:
             for rank in self.ranks:
                 error = self._faults.get(rank)
                 if rank in self._ends:
-                    states[rank] = self._ending(self._ends[rank])
+                    end = self._ends[rank]
+                    states[rank] = results.ending(results.rank_error(end), end.rounds)
                 elif error is not None:
-                    states[rank] = ending(error)
+                    states[rank] = results.ending(error)
                 elif rank in self._starts:
                     since = self._busy_until.get(rank, self._starts[rank].t)
                     states[rank] = State("computing", since)
                 else:
                     states[rank] = State("starting")
         return states
-
-    def _ending(self, end: CellEnd) -> State:
-        return ending(_rank_error(end), end.rounds)
 
     def missing(self) -> list[int]:
         """The ranks that are neither through nor given up."""
@@ -282,8 +301,8 @@ class Cell:
     def _give_up(self, ranks: Sequence[int]) -> None:
         states = self._known()
         for rank in ranks:
-            what = "had not begun the cell" if states[rank].kind == "starting" else "was computing"
-            self.lose(rank, "NoAnswer", f"{what} and could not be stopped; run %bf restart")
+            what = "did not answer" if states[rank].kind == "starting" else "was computing"
+            self.lose(rank, "NoAnswer", f"{what} and could not be stopped; {WAYS_OUT}")
         self._control.nudge()
 
     def left(self) -> dict[int, str]:
@@ -303,10 +322,12 @@ class Cell:
             return most
         return max(0.3, self._stopped_at + _RESULT_DUE - time.monotonic())
 
-    def finish(self) -> None:
-        """Make the result from what is known and let the waiting thread go."""
+    def finish(self, gone: Collection[int] = ()) -> None:
+        """Make the result and let the waiting thread go; the others go on without ``gone``."""
         if self._finished.is_set():
             return
+        for rank in self._faults.keys() & set(gone):
+            self._faults[rank] = results.left_out(self._faults[rank])
         ends = self._ends.values()
         begin = min((start.t for start in self._starts.values()), default=self.started)
         finish = max((end.t for end in ends), default=time.time())
@@ -331,12 +352,8 @@ class Cell:
         """End the cell because the notebook's side failed to look after it."""
         if self._finished.is_set():
             return
-        text = f"{error}; this is an error of ifog itself, the ranks may still run the cell"
-        trace = "".join(traceback.format_exception(error))
-        told = RankError(type(error).__name__, text, None, "", None, trace)
-        seconds = time.monotonic() - self._begun
-        errors, shown = dict.fromkeys(self.ranks, told), tuple(self.outputs)
-        self._result = CellResult(self.seq, self.ranks, seconds, 0, 0, 0.0, "error", errors, shown)
+        seconds, shown = time.monotonic() - self._begun, tuple(self.outputs)
+        self._result = results.broken_off(self.seq, self.ranks, seconds, shown, error)
         self._finished.set()
 
     def _why(self) -> Explanation | None:
@@ -345,8 +362,13 @@ class Cell:
             return self._stalls.final
         states = self._known()
         if self._stopped is not None:
-            states |= {r: State("computing") for r, s in states.items() if _is_short(self._ends, r)}
-        return explain(at_release(states), now(), over=True)
+            states |= {
+                r: State("computing")
+                for r, s in states.items()
+                if results.is_short(self._ends.get(r))
+            }
+        end = max((end.t for end in self._ends.values()), default=now())
+        return explain(results.at_release(states), end, over=True)
 
     def _status(self) -> str:
         if not self.troubled() or not self._errors():
@@ -363,37 +385,11 @@ class Cell:
     def _errors(self) -> dict[int, RankError]:
         errors = dict(self._faults)
         for rank, end in self._ends.items():
-            error = _rank_error(end)
+            error = results.rank_error(end)
             if error is not None:
                 errors[rank] = self._told(error)
         return dict(sorted(errors.items()))
 
     def _told(self, error: RankError) -> RankError:
-        """After a timeout, what the rank was doing, in place of how it was stopped."""
-        stopped = error.ename == "KeyboardInterrupt" or error.peer is not None
-        if self._stopped != "timeout" or not stopped or self.timeout is None:
-            return error
-        text = f"{_activity(error)} when the time of {self.timeout:g} s was over"
-        return error._replace(ename="DeadlineError", evalue=text, peer=None)
-
-
-def _rank_error(end: CellEnd) -> RankError | None:
-    if end.error is None:
-        return None
-    wait = end.error.get("wait")
-    return RankError(**{**end.error, "wait": wait and WaitEvent(*wait)})
-
-
-def _is_short(ends: Mapping[int, CellEnd], rank: int) -> bool:
-    error = _rank_error(ends[rank]) if rank in ends else None
-    wait = None if error is None else error.wait
-    return wait is not None and wait.t - wait.since < _SHORT
-
-
-def _activity(error: RankError) -> str:
-    wait = error.wait
-    if wait is None or wait.t - wait.since < _SHORT:
-        return "was computing"
-    peers = f"rank {wait.peers[0]}" if len(wait.peers) == 1 else f"ranks {span(wait.peers)}"
-    what = f"{wait.op} {wait.name!r}" if wait.name else wait.op
-    return f"waited {wait.t - wait.since:.1f} s for {peers} in {what}, round {wait.step + 1}"
+        late = self._stopped == "timeout" and self.timeout is not None
+        return results.at_deadline(error, self.timeout or 0.0) if late else error

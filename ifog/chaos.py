@@ -22,7 +22,7 @@ import numpy as np
 from ifog import residue, topology, watchdog, weights
 from ifog.cluster import Cluster
 from ifog.errors import ClusterError, IfogError
-from ifog.mischief import FAULTS, Scene
+from ifog.mischief import FAULTS, LONG, Scene
 from ifog.numbers import duration
 
 __all__ = ["ChaosReport", "run"]
@@ -171,7 +171,8 @@ class _Run:
         """One fault, what is needed to go on, and a round that must be right."""
         try:
             scene = Scene(self._cluster, self._living(), self._chance)
-            if error := self._limited(lambda: FAULTS[self._fault][1](scene), _LIMIT):
+            limit = _START_LIMIT if self._fault in LONG else _LIMIT
+            if error := self._limited(lambda: FAULTS[self._fault][1](scene), limit):
                 self._note(error)
             self._recover()
             self._check()

@@ -172,15 +172,21 @@ class Cluster:
         """``submit`` and ``wait``; errors of ranks are in the result, not raised."""
         return self.submit(code, ranks, timeout=timeout).wait(on_tick=on_tick)
 
-    def interrupt(self, ranks: Sequence[int] | None = None) -> None:
-        """Interrupt the running cells on these ranks, or everywhere."""
-        chosen = set(self._chosen(ranks))
+    def interrupt(self, ranks: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Interrupt the running cells, as ``Cell.interrupt`` does; returns the ranks that ran one.
+
+        Raises:
+            ClusterError: no rank can be reached.
+        """
+        chosen, told = set(self._chosen(ranks)), set()
+        away = self.require_reachable().away()
         for cell in self.running_cells():
-            if chosen & set(cell.missing()):
+            if busy := chosen & set(cell.missing()):
                 cell.interrupt(sorted(chosen))
-        for rank, seq in self._kept().away().items():
-            if rank in chosen:
-                self.send_interrupt([rank], seq)
+                told |= busy
+        for rank in chosen & away.keys():
+            self.send_interrupt([rank], away[rank])
+        return tuple(sorted(told | chosen & away.keys()))
 
     def pull(self, name: str, ranks: Sequence[int] | None = None) -> dict[int, Any]:
         """The value of ``name`` on each rank, with tensors as NumPy arrays.
@@ -193,9 +199,8 @@ class Cluster:
             ClusterError: all these ranks died, one does not come back from an earlier cell, or
                 ``name`` has no value that can be sent.
         """
-        chosen, keeper = self._chosen(ranks), self._kept()
+        chosen, keeper = self._chosen(ranks), self.require_reachable()
         line = keeper.line
-        line.look()
         alive = [rank for rank in chosen if ranks is not None or rank not in line.dead]
         keeper.refuse(alive)
         if not alive:
@@ -213,9 +218,8 @@ class Cluster:
         bad = [name for name in variables if not str(name).isidentifier()]
         if bad:
             raise ArgumentError(f"{bad[0]!r} cannot be the name of a variable; push identifiers")
-        chosen, keeper = self._chosen(ranks), self._kept()
+        chosen, keeper = self._chosen(ranks), self.require_reachable()
         line = keeper.line
-        line.look()
         keeper.refuse(chosen)
         line.require_sendable(variables)
         line.call(chosen, "pushing", "push", variables, way=keeper.way())
@@ -299,6 +303,18 @@ class Cluster:
             raise NoClusterError("no cluster is running; start one with `%bf start -n 4`")
         return self._keeper
 
+    def require_reachable(self) -> Keeper:
+        """The keeper of ranks that can be reached.
+
+        Raises:
+            ClusterError: none can, because what leads to them has ended.
+        """
+        keeper = self._kept()
+        keeper.line.look()
+        if keeper.line.broken:
+            raise ClusterError(keeper.line.trouble({}))
+        return keeper
+
     def _chosen(self, ranks: Sequence[int] | None) -> tuple[int, ...]:
         line = self._kept().line
         if ranks is None:
@@ -330,10 +346,7 @@ class Cluster:
         Raises:
             ClusterError: a cell runs, or the living cannot agree.
         """
-        keeper = self._kept()
-        keeper.line.look()
-        if keeper.line.broken:
-            raise ClusterError(keeper.line.trouble({}))
+        keeper = self.require_reachable()
         keeper.require_no_cell()
         return keeper.go_on()
 
@@ -352,9 +365,8 @@ class Cluster:
         """
         from ifog.connecting import connect
 
-        keeper, tell = self._kept(), progress or (lambda _: None)
+        keeper, tell = self.require_reachable(), progress or (lambda _: None)
         line = keeper.line
-        line.look()
         if not line.dead and not line.stopped and not keeper.away():
             return "all ranks live"
         respawn.require_one_machine(self.hosts)

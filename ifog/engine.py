@@ -51,7 +51,6 @@ class Engine:
         self.context.attach(self.sink)
         shell.events.register("pre_run_cell", self._begin)
         shell.events.register("post_run_cell", self._end)
-        shell.set_custom_exc((BaseException,), self._raised)
         # An await in a cell never returns in an ipyparallel engine; so it is a SyntaxError.
         shell.autoawait = False
         leave_by_error(shell)
@@ -85,6 +84,8 @@ class Engine:
         if cell is None:
             return
         self._status, self._error, self._interrupted = "ok", None, False
+        # IPython drops a handler during which an interrupt came.
+        self.shell.set_custom_exc((BaseException,), self._raised)
         self.context.progress.forget()
         self.sink.attach(parent, busy=True, live=bool(cell.get("live")))
         self.context.watcher.live = bool(cell.get("live"))
@@ -101,11 +102,13 @@ class Engine:
         self._fail(error)
 
     def _show_others(self) -> None:
-        """Let IPython show no error of a cell's syntax: it is reported as every error is."""
+        """Let IPython show no error of a cell's syntax and no interrupt: both are reported."""
         show = self.shell.showtraceback
 
         def show_others(*arguments: Any, **options: Any) -> None:
-            if self._error is None and not isinstance(sys.exc_info()[1], SyntaxError):
+            error = sys.exc_info()[1]
+            mine = self.cell is not None and isinstance(error, SyntaxError | KeyboardInterrupt)
+            if self._error is None and not mine:
                 show(*arguments, **options)
 
         self.shell.showtraceback = show_others

@@ -62,7 +62,7 @@ class Keeper:
         for cell in self.running():
             for rank in cell.missing():
                 cell.lose(rank, "ClusterStopped", "the cluster was stopped")
-            cell.finish()
+            cell.finish(self.line.gone)
 
     def add(self, cell: Cell) -> None:
         """Look after this cell from now on, too."""
@@ -210,7 +210,7 @@ class Keeper:
         """Let a cell not wait for a rank that died or is stopped."""
         line = self.line
         if line.broken:
-            cell.lose(rank, "RankDied", line.trouble({}))
+            cell.lose(rank, "Unreachable", line.trouble({}))
         elif rank in line.dead:
             cell.lose(rank, "RankDied", f"{line.dead[rank]}; {WAYS_OUT}")
         elif time.monotonic() - line.stopped.get(rank, math.inf) > _STOPPED_FOR:
@@ -228,4 +228,4 @@ class Keeper:
         gone = self.trouble() or cell.unstoppable()
         if self._rescue.wounded and not gone and not self.running():
             self.heal(cell.healing_time(_HEAL_TIMEOUT))
-        cell.finish()
+        cell.finish(self.line.gone)

@@ -9,6 +9,7 @@ remove the directories, whatever state the processes are in.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import zmq
 from ipyparallel import Client
 from ipyparallel import Cluster as Processes
@@ -32,7 +34,7 @@ from ifog.forgery import Refusals
 from ifog.hosts import WATCHED, Hosts, address_in
 from ifog.mpiexec import environment, flags, mpiexec
 from ifog.numbers import counted
-from ifog.vitals import LAST_WORDS
+from ifog.vitals import LAST_WORDS, ending
 
 __all__ = ["Job", "MPIRankLauncher"]
 
@@ -205,7 +207,7 @@ class Job:
 
     def _check(self, deadline: float) -> None:
         for part in self.ended():
-            raise ClusterStartError(f"{part} ended before {counted(self.n)} had started")
+            raise ClusterStartError(f"{part} before {counted(self.n)} had started")
         if time.monotonic() > deadline:
             there = len(self.client.ids) if self.client is not None else 0
             raise ClusterStartError(
@@ -229,14 +231,11 @@ class Job:
         return dict(self._processes.controller.connection_files)
 
     def ended(self) -> list[str]:
-        """The parts that should run and do not: "the controller", "mpiexec"."""
+        """The parts that should run and do not, and how they ended."""
         parts = {"the controller": self._processes.controller}
         parts["mpiexec"] = self._processes.engine_set
-        return [
-            name
-            for name, part in parts.items()
-            if part is not None and part._popen_process.poll() is not None
-        ]
+        codes = {name: _exit_code(part) for name, part in parts.items() if part is not None}
+        return [f"{name} ended ({ending(c)})" for name, c in codes.items() if c is not None]
 
     def log(self) -> str:
         """The last lines that the ranks' launcher, or else the controller, wrote."""
@@ -268,6 +267,15 @@ class Job:
             processes.stop_cluster_sync()
         self._footprint.remove()
         return left
+
+
+def _exit_code(launcher: Any) -> int | None:
+    """The exit code of what it has launched, None while that runs."""
+    code: int | None = launcher._popen_process.poll()
+    if code == 0:  # also where the launcher's own thread has been told before
+        with contextlib.suppress(psutil.TimeoutExpired):
+            code = launcher.process.wait(timeout=1.0) or 0
+    return code
 
 
 def _let_go_at_once(client: Any) -> None:

@@ -22,7 +22,7 @@ from ifog.errors import ArgumentError, ClusterError, ClusterStartError
 from ifog.iopub import MESSAGE, events_of
 from ifog.launcher import Job
 from ifog.numbers import named, rank_ranges
-from ifog.status import WAYS_OUT, RankStatus
+from ifog.status import AFRESH, WAYS_OUT, RankStatus
 from ifog.telemetry import DeathEvent, EventLog, now
 from ifog.vitals import Vitals
 
@@ -274,7 +274,7 @@ class Line:
         if self.broken or len(self.dead) == len(self.about):
             return
         if ended := self._job.ended():
-            self.broken = f"{ended[0]} ended, the ranks cannot be reached"
+            self.broken = f"{ended[0]}, the ranks cannot be reached"
 
     def _bury(self, rank: int, cause: str) -> None:
         self.stopped.pop(rank, None)
@@ -286,9 +286,10 @@ class Line:
     def trouble(self, away: Mapping[int, int]) -> str:
         """Why no cell can be run, when the ranks of ``away`` are lost in cells; else ""."""
         if self.broken:
-            return f"{self.broken}; start fresh ranks with %bf restart"
+            return f"{self.broken}; {AFRESH}"
         if reasons := [text for rank, text in self.dead.items() if rank not in self.gone]:
-            return f"{', '.join(reasons)}; {WAYS_OUT}"
+            way = WAYS_OUT if self.living else f"all ranks are dead: {AFRESH}"
+            return f"{', '.join(reasons)}; {way}"
         if self.stopped:
             pids = " ".join(str(self.about[rank]["pid"]) for rank in sorted(self.stopped))
             verb = "is" if len(self.stopped) == 1 else "are"
@@ -301,7 +302,7 @@ class Line:
         verb = "has" if len(away) == 1 else "have"
         return (
             f"{named(away)} {verb} not come back from cell {rank_ranges(away.values())}, although "
-            "interrupted; wait for that, or start fresh ranks with %bf restart"
+            f"interrupted; wait for that, {WAYS_OUT}"
         )
 
     def rows(self, busy: Set[int], away: Mapping[int, int]) -> tuple[RankStatus, ...]:
@@ -311,7 +312,8 @@ class Line:
         here = 0 if self._job.refusals is None else self._job.refusals.count
         told = sum(answer.get("forged", 0) for answer in answers.values())
         self.forged = max(self.forged, here + self._altered + told)
-        states = dict.fromkeys(self.about, "stopped") | dict.fromkeys(awake, "idle")
+        states = dict.fromkeys(self.about, "stopped") | dict.fromkeys(awake, "does not answer")
+        states |= dict.fromkeys(answers, "idle")
         for rank in awake & busy:
             states[rank] = "waiting" if answers.get(rank, {}).get("event") else "running"
         states |= {r: f"busy in cell {seq}, does not answer" for r, seq in away.items()}

@@ -13,16 +13,18 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
+from ifog.errors import IfogError
+
 if TYPE_CHECKING:
     from ifog.cluster import Cell, CellResult, Cluster
 
-__all__ = ["FAULTS", "Scene"]
+__all__ = ["FAULTS", "LONG", "Scene"]
 
 _TIMEOUT = 4.0
 _ENDED = frozenset({"error", "interrupted", "stalled", "timeout"})
@@ -148,6 +150,26 @@ def _healing(scene: Scene) -> str:
     return _judged(cell.wait(_TIMEOUT), _ENDED)
 
 
+def _respawning(scene: Scene) -> str:
+    """Kill a rank, and another one while the first is being replaced."""
+    first, second = map(scene.pid, scene.chance.sample(scene.living, 2))
+    os.kill(first, signal.SIGKILL)
+
+    def strike() -> None:
+        with suppress(ProcessLookupError):  # its whole world may have been replaced
+            os.kill(second, signal.SIGKILL)
+
+    stroke = threading.Timer(scene.chance.uniform(0.0, 2.5), strike)
+    stroke.start()
+    try:
+        scene.cluster.respawn()
+    except IfogError:
+        return ""  # what is left must be able to go on, or fresh ranks to start
+    finally:
+        stroke.join()
+    return ""
+
+
 def _noise(scene: Scene) -> list[list[bytes]]:
     """Messages nobody should act on: random bytes, broken frames, signatures by a guess."""
     chance = scene.chance
@@ -235,6 +257,8 @@ def _controller(scene: Scene) -> str:
 
 _AWAIT = "import time\nif bf.rank() == V: time.sleep({seconds})\n"
 
+# Faults that last as long as fresh ranks may take to start.
+LONG = frozenset({"killed while others come back"})
 # The name of a fault, how often it is drawn beside the others, and what it does.
 FAULTS: Mapping[str, tuple[int, Fault]] = {
     "raise": (6, _cell("if bf.rank() == V: raise ValueError('chaos')\nbf.allreduce(x)", _ENDED)),
@@ -259,6 +283,25 @@ FAULTS: Mapping[str, tuple[int, Fault]] = {
     "another shape": (6, _cell("bf.allreduce(x[:2] if bf.rank() == V else x)", _ENDED)),
     "another dtype": (6, _cell("bf.allreduce(x.double() if bf.rank() == V else x)", _ENDED)),
     "peers that are not here": (6, _cell("bf.allreduce(x)", _ENDED, alone=True)),
+    "edge that only one end knows": (
+        5,
+        _cell(
+            "i = bf.alive_ranks().index(bf.rank())\nnear = bf.alive_ranks()\n"
+            "to, of = near[(i + 1) % len(near)], near[i - 1]\n"
+            "to = {} if bf.rank() == V else {to: 1.0}\n"
+            "bf.neighbor_allreduce(x, self_weight=0.5, src_weights={of: 0.5}, dst_weights=to)",
+            _ENDED,
+        ),
+    ),
+    "cycle of waits": (
+        4,
+        _cell(
+            "near = bf.alive_ranks()\nto = near[(near.index(bf.rank()) + 1) % len(near)]\n"
+            "bf.pair_gossip(x, to)",
+            _ENDED | _WELL,  # two ranks are a pair
+        ),
+    ),
+    "output closed": (2, _cell("import sys\nif bf.rank() == V: sys.stdout.close()", _WELL)),
     "forgotten handle": (
         4,
         _cell("if bf.rank() == V: bf.allreduce_nonblocking(x, name='forgotten')", _ENDED | _WELL),
@@ -287,6 +330,7 @@ FAULTS: Mapping[str, tuple[int, Fault]] = {
     "garbage on window sockets": (3, _window_garbage),
     "kill": (3, _signal(signal.SIGKILL)),
     "stopped for good": (1, _signal(signal.SIGSTOP)),
+    "killed while others come back": (2, _respawning),
     "exit at once": (1, _cell("import os\nif bf.rank() == V: os._exit(1)\nbf.barrier()", _ENDED)),
     "called away from healing": (2, _healing),
     "controller killed": (1, _controller),

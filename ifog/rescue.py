@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ifog.answers import Waiting
 from ifog.errors import ClusterError, IfogError
 from ifog.numbers import named
+from ifog.status import AFRESH
 
 if TYPE_CHECKING:
     from ifog.line import Line
@@ -41,9 +42,9 @@ def _silence(line: Line, away: Iterable[int]) -> list[int]:
     deadline = time.monotonic() + _DEATH_TIMEOUT
     while left := silent - set(line.dead):
         if time.monotonic() > deadline:
+            verb = "does" if len(left) == 1 else "do"
             raise ClusterError(
-                f"{named(left)} do not answer and cannot be killed from here; start fresh ranks "
-                "with %bf restart"
+                f"{named(left)} {verb} not answer and cannot be killed from here; {AFRESH}"
             )
         threading.Event().wait(_PAUSE)
         line.look()
@@ -126,15 +127,17 @@ class Rescue:
             line.look()
             living = line.living
             if not living:
-                raise ClusterError("all ranks are dead; start fresh ones with %bf restart")
+                raise ClusterError(f"all ranks are dead; {AFRESH}")
             if all(list(answers[rank]["alive"]) == living for rank in living if rank in answers):
                 break
         line.gone |= set(line.dead)
         self.wounded = False
         told = [f"{named(killed)} did not answer and had to be killed"] if killed else []
         if line.gone:
-            told.append(f"{named(line.gone)} left out, {named(living)} go on")
-        told.append(str(answers[living[0]]["graph"]) or "all ranks live and can go on")
+            goes = "goes on alone" if len(living) == 1 else "go on"
+            told.append(f"{named(line.gone)} left out, {named(living)} {goes}")
+        if len(living) > 1 or not told:
+            told.append(str(answers[living[0]]["graph"]) or "all ranks live and can go on")
         return "; ".join(told)
 
     def attend(

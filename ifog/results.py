@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ifog.errors import CellError, DeadlineError
 from ifog.holdups import State, of_wait
-from ifog.telemetry import WaitEvent
+from ifog.telemetry import CellEnd, WaitEvent
 from ifog.why import Explanation, aligned
 
-__all__ = ["CellResult", "Output", "RankError", "at_release", "ending", "span"]
+__all__ = [
+    "CellResult",
+    "Output",
+    "RankError",
+    "at_deadline",
+    "at_release",
+    "broken_off",
+    "ending",
+    "is_short",
+    "rank_error",
+    "span",
+]
 
 _PRIMARY = 5  # errors named in one message
+_SILENT = {"RankStopped": "stopped by a signal", "NoAnswer": "", "Unreachable": ""}
+_SHORT = 0.5  # seconds; what waited less when it was interrupted did not wait for anybody
 
 
 def span(ranks: Iterable[int]) -> str:
@@ -101,6 +115,21 @@ class CellResult:
         raise kind("\n".join(texts) or f"cell {self.seq} was {self.status}")
 
 
+def broken_off(
+    seq: int,
+    ranks: tuple[int, ...],
+    seconds: float,
+    outputs: tuple[Output, ...],
+    error: Exception,
+) -> CellResult:
+    """The result of a cell that the notebook's side failed to look after."""
+    text = f"{error}; this is an error of ifog itself, the ranks may still run the cell"
+    trace = "".join(traceback.format_exception(error))
+    told = RankError(type(error).__name__, text, None, "", None, trace)
+    errors = dict.fromkeys(ranks, told)
+    return CellResult(seq, ranks, seconds, 0, 0, 0.0, "error", errors, outputs)
+
+
 def _grouped(errors: dict[int, RankError]) -> list[str]:
     ranks_of: dict[tuple[str, str, int | None], list[int]] = {}
     for rank, error in errors.items():
@@ -140,11 +169,51 @@ def ending(error: RankError | None, rounds: int = 0) -> State:
         return State("finished", rounds=rounds)
     if error.wait is not None:
         return of_wait(error.wait)._replace(line=error.line, rounds=rounds)
+    if error.ename in _SILENT:
+        return State("silent", detail=_SILENT[error.ename])
     if error.ename == "RankDied":
         found = re.search(r"died: ([^;]+)", error.evalue)
         return State("dead", detail=found[1].strip() if found else "")
-    if error.ename in ("NoAnswer", "RankStopped"):
-        return State("silent")
     if error.ename == "KeyboardInterrupt" or error.peer is not None:
         return State("computing", line=error.line, rounds=rounds)
     return State("raised", name=error.where, line=error.line, rounds=rounds, detail=error.ename)
+
+
+def rank_error(end: CellEnd) -> RankError | None:
+    """The error that a rank's end reports, if it does."""
+    if end.error is None:
+        return None
+    wait = end.error.get("wait")
+    return RankError(**{**end.error, "wait": wait and WaitEvent(*wait)})
+
+
+def is_short(end: CellEnd | None) -> bool:
+    """Whether a rank had waited for a moment only when its cell ended so."""
+    error = None if end is None else rank_error(end)
+    wait = None if error is None else error.wait
+    return wait is not None and wait.t - wait.since < _SHORT
+
+
+def at_deadline(error: RankError, timeout: float) -> RankError:
+    """After a timeout, what a rank was doing, in place of how it was stopped."""
+    if error.ename != "KeyboardInterrupt" and error.peer is None:
+        return error
+    text = f"{_activity(error)} when the time of {timeout:g} s was over"
+    return error._replace(ename="DeadlineError", evalue=text, peer=None)
+
+
+def left_out(error: RankError) -> RankError:
+    """The death of a rank without which the others go on already."""
+    what, _, _ = error.evalue.partition("; ")
+    told = f"{what}; the others go on without it, %bf respawn has all ranks again"
+    return error._replace(evalue=told, traceback=f"{error.ename}: {told}")
+
+
+def _activity(error: RankError) -> str:
+    """What a rank was doing when it was stopped: ``waited 2.0 s for rank 3 in barrier``."""
+    wait = error.wait
+    if wait is None or wait.t - wait.since < _SHORT:
+        return "was computing"
+    peers = f"rank {wait.peers[0]}" if len(wait.peers) == 1 else f"ranks {span(wait.peers)}"
+    what = f"{wait.op} {wait.name!r}" if wait.name else wait.op
+    return f"waited {wait.t - wait.since:.1f} s for {peers} in {what}, round {wait.step + 1}"

@@ -22,7 +22,8 @@ _CERTAIN = 1.0  # seconds for which a hopeless table must not change
 _TABLES = 3  # in that time, at least
 _ASK_EVERY = 0.25
 _ASK_SELDOM = 1.0  # when a straggler has been known for a while
-_ANSWER_DUE = 2.0  # seconds after which a rank counts as silent
+_ANSWER_DUE = 0.7  # seconds after which a rank counts as silent
+_QUIET = 4.0  # seconds without a rank that says it waits, after which nobody does
 
 Ask = Callable[[Sequence[int]], Mapping[int, Any]]
 
@@ -67,7 +68,7 @@ class Stalls:
             if late or all(future.done() for future in self._asked.values()):
                 self._take(answered(self._asked), missing, known)
                 self._asked = {}
-        elif moment - self._heard_at > 2 * _ANSWER_DUE:
+        elif moment - self._heard_at > _QUIET:
             self.found, self.states, self._tables = None, {}, 0
         elif moment - self._asked_at > self._pause() and missing:
             self._asked, self._asked_at = self._ask(missing), moment
@@ -83,8 +84,9 @@ class Stalls:
         known: Mapping[int, State],
     ) -> None:
         moment = time.monotonic()
-        self.states = table(answers, missing, known, now() - (moment - self._asked_at))
-        longest = max((_age(answer) for answer in answers.values()), default=0.0)
+        passed = moment - self._asked_at
+        self.states = table(answers, missing, known, now() - passed)
+        longest = max((_age(answer) for answer in answers.values()), default=0.0) + passed
         self._tables += 1
         if longest <= self._patience:
             self.found = None

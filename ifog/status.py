@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from ifog.numbers import named
 
-__all__ = ["WAYS_OUT", "ClusterStatus", "RankStatus"]
+__all__ = ["AFRESH", "WAYS_OUT", "ClusterStatus", "RankStatus"]
 
+AFRESH = "start fresh ranks with %bf restart"
 WAYS_OUT = "go on without with %bf heal, replace with %bf respawn, or begin afresh: %bf restart"
 
 
@@ -16,8 +17,8 @@ class RankStatus(NamedTuple):
     """One rank.
 
     ``wire`` says by what its messages travel. ``state`` is "idle", "running", "waiting", "stopped",
-    "dead", "starting" in place of a dead one, or for a rank that was given up and still runs "busy
-    in cell 3, does not answer".
+    "dead", "starting" in place of a dead one, "does not answer" outside of a cell, or for a rank
+    that was given up and still runs "busy in cell 3, does not answer".
     """
 
     rank: int

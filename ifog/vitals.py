@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["LAST_WORDS", "Vitals", "last_word", "out_of_memory_kills"]
+__all__ = ["LAST_WORDS", "Vitals", "ending", "last_word", "out_of_memory_kills"]
 
 LAST_WORDS = "IFOG_LAST_WORDS"  # names the folder in which ranks leave them
 
@@ -44,6 +44,17 @@ def out_of_memory_kills() -> int | None:
         return None
     counts = [line.split()[1] for line in text.splitlines() if line.startswith("oom_kill ")]
     return int(counts[0]) if counts else None
+
+
+def ending(code: int) -> str:
+    """How a process ended, by its exit code: its status, or minus the signal that killed it."""
+    if code >= 0:
+        return f"left with exit status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    return f"killed by signal {-code} ({name})"
 
 
 class Vitals:
@@ -96,14 +107,8 @@ class Vitals:
         status = self._status()
         if status is None:
             return ""
-        if not os.WIFSIGNALED(status):
-            return f"left with exit status {os.WEXITSTATUS(status)}"
-        number = os.WTERMSIG(status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = "unknown"
-        return f"killed by signal {number} ({name}){self._memory(number)}"
+        code = os.waitstatus_to_exitcode(status)
+        return f"{ending(code)}{self._memory(-code)}"
 
     def _memory(self, number: int) -> str:
         """What the counter says about a death by SIGKILL, the signal of the kernel itself."""

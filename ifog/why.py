@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _MOST_ROWS = 8
+_TOGETHER = 0.1  # seconds; waits that began so close began together
 _TOLD = 3  # causes, or operations, named in one sentence
 _MIXING = ("neighbor_", "hierarchical_", "pair_")
 _ONE_SIDED = "win_"
@@ -89,6 +90,8 @@ class Explanation(NamedTuple):
         rows: who does what, the cause first, then by distance.
         edges: (rank, peer) for each wait.
         stuck: the ranks whose wait cannot end.
+        waited: the seconds of the longest wait; 0 where that is not known.
+        longest: the same in words, with who has waited so long.
     """
 
     kind: str
@@ -100,6 +103,8 @@ class Explanation(NamedTuple):
     rows: tuple[Row, ...]
     edges: tuple[tuple[int, int], ...]
     stuck: tuple[int, ...] = ()
+    waited: float = 0.0
+    longest: str = ""
 
 
 def explain(
@@ -134,6 +139,8 @@ def explain(
         rows=tuple(words.rows(causes, rows)),
         edges=tuple((rank, peer) for rank, state in graph.waits.items() for peer in state.peers),
         stuck=tuple(sorted(graph.stuck)),
+        waited=words.waited,
+        longest=words.longest(),
     )
 
 
@@ -149,6 +156,8 @@ class _Words:
         self._now = now
         self._over = over
         self._wait = "waited" if over else "wait"
+        self._since = min((s.since for s in graph.waits.values() if s.since), default=now)
+        self.waited = now - self._since
 
     def kind(self, cause: Cause) -> str:
         if cause.kind != "knot":
@@ -201,7 +210,7 @@ class _Words:
         did = _plural(did) if many else did
         if kind == "raised":
             return f"{did} {detail or 'an error'}"
-        return f"{did} ({detail})" if kind == "dead" and detail else did
+        return f"{did} ({detail})" if kind in ("dead", "silent") and detail else did
 
     def _knot(self, cause: Cause) -> str:
         parts = self._operations(cause)
@@ -224,6 +233,15 @@ class _Words:
             return f"{who} {did}"
         end = "still computing" if cause.kind == "computing" else f"which {did}"
         return f"{counted(n)} {self._wait}{'s' * (n == 1 and not self._over)} for {who}, {end}"
+
+    def longest(self) -> str:
+        """The longest wait, and whose it is: ``Longest wait so far: 2.4 s (ranks 0 3)``."""
+        if self.waited <= 0:
+            return ""
+        states = self._graph.waits
+        ranks = [r for r, s in states.items() if s.since and s.since - self._since < _TOGETHER]
+        who = f"rank{'s' * (len(ranks) > 1)} {listed(ranks)}"
+        return f"Longest wait{'' if self._over else ' so far'}: {duration(self.waited)} ({who})."
 
     def rows(self, causes: list[Cause], most: int) -> list[Row]:
         """The causes, then who waits, by distance; at most so many."""

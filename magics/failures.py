@@ -8,10 +8,28 @@ from typing import NamedTuple, Protocol
 from ifog.magics.wording import template
 from ifog.numbers import rank_ranges
 
-__all__ = ["Failure", "Raised", "did", "failures", "message", "primary", "released", "summary"]
+__all__ = [
+    "LOST",
+    "Failure",
+    "Raised",
+    "did",
+    "failures",
+    "message",
+    "primary",
+    "released",
+    "summary",
+]
 
 
 _TOLD = 4  # failures in the message of an exception
+# Errors that are the cluster's, about a rank that is silent.
+LOST = {
+    "RankDied": "died",
+    "NoAnswer": "does not answer",
+    "NoReport": "did not report",
+    "RankStopped": "is stopped",
+    "Unreachable": "cannot be reached",
+}
 
 
 class Raised(Protocol):
@@ -99,10 +117,8 @@ def _reason(errors: Mapping[int, Raised], peer: int) -> str:
 
 
 def did(ename: str) -> str:
-    """What a rank did, in words: some errors are the cluster's, about a rank that is silent."""
-    silent = {"RankDied": "died", "NoAnswer": "does not answer", "NoReport": "did not report"}
-    silent["RankStopped"] = "is stopped"
-    return silent.get(ename, f"raised {ename}")
+    """What a rank did, in words."""
+    return LOST.get(ename, f"raised {ename}")
 
 
 def _frames(error: Raised) -> str:

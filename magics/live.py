@@ -117,6 +117,9 @@ class RunningCell(Protocol):
     @property
     def stall(self) -> Explanation | None: ...
 
+    @property
+    def stopping(self) -> str: ...
+
 
 class Live:
     """The display of one cell; call ``tick`` while it runs and ``finish`` when it is done."""
@@ -139,7 +142,7 @@ class Live:
         self._take()
         if self._screen.moves and now() >= self._due:
             start = now()
-            self._show_strip(self._strip.view(start, self._cell.stall))
+            self._show_strip(self._strip.view(start, self._cell.stall, self._cell.stopping))
             self._output.draw()
             # A slow front end is asked less often.
             self._due = now() + max(_PERIOD, 3 * (now() - start))

@@ -14,14 +14,15 @@ from ifog.magics.failures import Failure, failures
 from ifog.magics.look import STYLE
 from ifog.magics.render import folded
 from ifog.numbers import count, duration, rank_ranges
-from ifog.status import WAYS_OUT
 from ifog.why import Explanation, aligned, listed, spelled
 
 __all__ = ["Report", "Stopped", "report_html", "report_of", "report_text"]
 
 _LINES = 8  # of the table
+_LONG = 1.0  # seconds of waiting that are worth a word
 _DETAIL = 200  # characters of a message
 _VALUES = 4  # rounds that are told apart
+_LOST = ("RankDied", "RankStopped", "NoAnswer")  # errors about ranks, not of theirs
 
 
 class Stopped(Protocol):
@@ -74,8 +75,8 @@ def report_of(outcome: Stopped) -> Report | None:
 
 
 def _in_table(error: Any, outcome: Stopped) -> bool:
-    """Whether the rows say all that the error does: a death has no traceback."""
-    return outcome.why is not None and error.ename == "RankDied" and " died" in error.evalue
+    """Whether the rows and the ending say all that the error does: it has no traceback."""
+    return outcome.why is not None and error.ename in _LOST
 
 
 def _headline(outcome: Stopped) -> str:
@@ -113,13 +114,12 @@ def _lines(outcome: Stopped, found: Sequence[Failure]) -> list[tuple[str, bool]]
 
 def _ending(outcome: Stopped) -> str:
     parts = [_rounds(outcome.finished)]
-    kinds = {error.ename for error in outcome.errors.values()}
-    gone = [r for r, e in outcome.errors.items() if e.ename in ("RankDied", "RankStopped")]
-    if gone:
-        parts.append(f"The variables of all but {spelled(gone)} are intact: {WAYS_OUT}.")
-    elif "NoAnswer" in kinds:
-        lost = [r for r, e in outcome.errors.items() if e.ename == "NoAnswer"]
-        parts.append(f"{spelled(lost).capitalize()} could not be stopped: %bf restart.")
+    if outcome.why is not None and outcome.why.waited > _LONG:
+        parts.append(outcome.why.longest)
+    lost = {r: e for r, e in outcome.errors.items() if e.ename in _LOST}
+    if lost:
+        advice = next(iter(lost.values())).evalue.partition("; ")[2]
+        parts.append(f"The variables of all but {spelled(list(lost))} are intact: {advice}.")
     else:
         parts.append("All variables are intact; run the next cell.")
     notes = {e.evalue for e in outcome.errors.values() if e.ename == "KeyboardInterrupt"} - {""}

@@ -19,7 +19,7 @@ from ifog.folds import (
     view_throughput,
 )
 from ifog.glances import Watched
-from ifog.magics.failures import Raised, primary, released, summary
+from ifog.magics.failures import LOST, Raised, primary, released, summary
 from ifog.numbers import count, duration, number, percent, size
 from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WatchEvent
 from ifog.why import Explanation
@@ -90,8 +90,14 @@ class Strip:
         """Take events of any cell; those of other cells are passed over."""
         fold_throughput(self._state, [event for event in events if self._is_mine(event)])
 
-    def view(self, now: float, stall: Explanation | None = None) -> StripView:
-        """The strip of the running cell at the time ``now``; ``stall``: who holds up whom."""
+    def view(self, now: float, stall: Explanation | None = None, stopping: str = "") -> StripView:
+        """The strip of the running cell.
+
+        Args:
+            now: the time.
+            stall: who holds up whom.
+            stopping: which ranks do not stop although they were told to.
+        """
         ranks = self._state.ranks
         states = tuple(
             (r, rank_state(ranks, r, now) if r in self._mine else "absent") for r in self._ranks
@@ -103,8 +109,8 @@ class Strip:
             figures.append(("", _stop_sentence(self._raised, waiting)))
             return StripView("stopped", states, tuple(figures), (), "", elapsed)
         states = _calm(states)
-        if stall is not None:
-            figures.append(("", stall.short))
+        if stopping or stall is not None:
+            figures.append(("", stopping or ("" if stall is None else stall.short)))
             return StripView("slow", states, tuple(figures), (), "", elapsed)
         figures += [("", " ".join(pair)) for pair in self._rates(now)]
         error = number(self._errors[-1]) if self._errors else ""
@@ -117,14 +123,14 @@ class Strip:
         if outcome.status == "ok":
             return StripView("done", (), _totals(outcome, self._n), (), "", elapsed)
         if outcome.status == "interrupted":
-            return StripView("interrupted", (), self._interrupted(outcome), (), "", elapsed)
+            return StripView("interrupted", (), (("", _back(outcome)),), (), "", elapsed)
         rounds = (("round", count(outcome.rounds)),) if outcome.rounds else ()
         causes = primary(outcome.errors)
         if outcome.status == "stalled" and outcome.why is not None:
             figures = (*rounds, ("", outcome.why.short))
             causes = {}
         elif outcome.status == "timeout":
-            figures = (*rounds, ("", f"no end after {elapsed}; {_ranks_of(outcome)} interrupted"))
+            figures = (*rounds, ("", f"no end after {elapsed}; {_back(outcome)}"))
             causes = {}
         else:
             figures = (*rounds, ("", _stop_sentence_of(outcome.errors)))
@@ -158,21 +164,16 @@ class Strip:
         view = view_throughput(self._state, now)
         return [] if view["empty"] else [view["figures"][0], view["figures"][1][:1]]
 
-    @staticmethod
-    def _interrupted(outcome: Outcome) -> tuple[tuple[str, str], ...]:
-        # A rank that died does not come back; one that was interrupted or released does.
-        gone = [e for e in primary(outcome.errors).values() if e.ename != "KeyboardInterrupt"]
-        back = len(outcome.ranks) - len(gone)
-        return (("", f"{back} of {_ranks_of(outcome)} came back"),)
-
 
 def _calm(states: Sequence[tuple[int, str]]) -> tuple[tuple[int, str], ...]:
     # The strip's own word says that waits are long: its ranks need not shout as well.
     return tuple((rank, "waiting" if state == "stalled" else state) for rank, state in states)
 
 
-def _ranks_of(outcome: Outcome) -> str:
-    return f"{len(outcome.ranks)} rank{'s' * (len(outcome.ranks) != 1)}"
+def _back(outcome: Outcome) -> str:
+    n = len(outcome.ranks)
+    back = n - sum(error.ename in LOST for error in outcome.errors.values())
+    return f"{back} of {n} rank{'s' * (n != 1)} came back"
 
 
 def _totals(outcome: Outcome, n: int) -> tuple[tuple[str, str], ...]:

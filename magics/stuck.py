@@ -31,7 +31,8 @@ def why(runner: Runner, line: str) -> None:
         if found is None:
             _say(f"{head}nobody waits: {spelled(cell.missing())} compute")
         else:
-            _say("\n".join([f"{head}{found.sentence}", "", *aligned(found.rows)]))
+            told = [f"{head}{found.sentence}", "", *aligned(found.rows)]
+            _say("\n".join([*told, *(["", found.longest] if found.longest else [])]))
 
 
 def stacks(runner: Runner, line: str) -> None:
@@ -40,18 +41,19 @@ def stacks(runner: Runner, line: str) -> None:
     plain, found = split_options(line, {"--all": False}, f"%bf {usage}")
     cluster = runner.cluster()
     ranks = _ranks(plain, cluster.n, usage) or range(cluster.n)
+    cluster.require_reachable()
     futures = cluster.ask(list(ranks), "stacks", every="--all" in found)
     deadline = time.monotonic() + _ANSWER_DUE
     where: dict[str, list[int]] = {}
     for rank in ranks:
-        text = "does not answer"
+        text = "no answer"
         future = futures.get(rank)
         if future is None:
-            text = "is dead"
+            text = "dead"
         elif future.wait(max(0.0, deadline - time.monotonic())):
             answer = future.result()["content"]
             idle = answer.get("cell") is None and "--all" not in found
-            text = "is idle" if idle else answer.get("stack") or "is in no code of yours"
+            text = "idle" if idle else answer.get("stack") or "in no code of yours"
         where.setdefault(text, []).append(rank)
     for text, alike in where.items():
         below = text.replace("\n", "\n    ")
@@ -64,9 +66,14 @@ def interrupt(runner: Runner, line: str) -> None:
     plain, _ = split_options(line, {}, f"%bf {usage}")
     cluster = runner.cluster()
     ranks = _ranks(plain, cluster.n, usage)
-    cluster.interrupt(ranks)
-    who = "the ranks" if ranks is None else spelled(ranks)
-    _say(f"interrupt sent to {who}; their variables stay")
+    told = cluster.interrupt(ranks)
+    if told:
+        whose = "its" if len(told) == 1 else "their"
+        _say(f"interrupt sent to {spelled(told)}; {whose} variables stay")
+    else:
+        _say(
+            f"no cell runs{'' if ranks is None else f' on {spelled(ranks)}'}, nothing to interrupt"
+        )
 
 
 def _ranks(plain: list[str], n: int, usage: str) -> tuple[int, ...] | None:

@@ -17,7 +17,7 @@ class FakeCell:
         self.seq, self.code, self.ranks, self.timeout = seq, code, ranks, timeout
         self.started = time.time()
         self.outputs = []
-        self.status, self.errors, self.stall = "ok", {}, None
+        self.status, self.errors, self.stall, self.stopping = "ok", {}, None, ""
         self.finished, self.explained = {}, None
         self.held = False
 
@@ -110,14 +110,19 @@ class FakeCluster:
     def running_cells(self):
         return [cell for cell in self.cells if cell.held]
 
+    def require_reachable(self):
+        pass
+
     def ask(self, ranks, what, **content):
         self.calls.append((what, tuple(ranks), content))
         return {rank: FakeAnswer(self.answers[rank]) for rank in ranks if rank in self.answers}
 
     def interrupt(self, ranks=None):
         self.calls.append(("interrupt", ranks))
+        told = [rank for cell in self.running_cells() for rank in cell.ranks]
         for cell in self.cells:
             cell.held = False
+        return tuple(rank for rank in told if ranks is None or rank in ranks)
 
 
 class FakeHome:

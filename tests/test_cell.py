@@ -6,14 +6,17 @@ import json
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from ifog import cell as cells
+from ifog import stalls
 from ifog.cell import Cell, CellResult, RankError, span
 from ifog.errors import CellError, DeadlineError
 from ifog.faults import describe
 from ifog.iopub import MESSAGE, IOPubSink, events_of
-from ifog.telemetry import CellEnd, CellStart, Event, OpEvent, WaitEvent, now
+from ifog.telemetry import CellEnd, CellStart, Event, OpEvent, WaitEvent, encode, now
 
 
 class Answer:
@@ -180,6 +183,61 @@ def test_a_message_under_way_at_the_release_is_no_cycle(calls):
     assert why is not None
     assert (why.kind, why.causes) == ("absent", (2,))
     assert why.sentence == "Rank 2 raised ValueError; 2 ranks were waiting and have been released."
+
+
+def test_a_third_interrupt_of_a_cell_that_nobody_waits_for_leaves_its_ranks(cell, calls):
+    cell.take_events([started(0), started(1)])
+    cell.interrupt()
+    assert calls.revoked == []
+    cell.interrupt([1])
+    assert calls.revoked == [((0, 1), "interrupted", True)]
+    assert cell.unstoppable() == []
+    cell.interrupt([1])
+    assert (cell.unstoppable(), cell.missing()) == ([1], [0])
+
+
+def test_a_rank_that_does_not_stop_is_named_with_what_helps(cell, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(cells, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    cell.take_events([started(0), started(1)])
+    assert cell.stopping == ""
+    cell.interrupt()
+    assert cell.stopping == ""
+    clock[0] += 1.5
+    assert cell.stopping == "ranks 0-1 do not stop; two more interrupts leave them behind"
+    cell.take_events([ended(0, "interrupted", ename="KeyboardInterrupt")])
+    cell.interrupt()
+    assert cell.stopping == "rank 1 does not stop; one more interrupt leaves it behind"
+    cell.interrupt()
+    assert cell.stopping == ""
+
+
+def test_a_rank_that_was_never_heard_of_is_not_said_to_compute(cell):
+    cell.take_events([started(0)])
+    for _ in range(3):
+        cell.interrupt()
+    cell.finish()
+    errors = cell.wait(1).errors
+    assert errors[0].evalue.startswith("was computing and could not be stopped; go on without")
+    assert errors[1].evalue.startswith("did not answer and could not be stopped; go on without")
+
+
+def test_a_rank_that_does_not_answer_is_named_within_two_seconds_of_the_stall(calls, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(stalls, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(stalls, "now", lambda: clock[0])
+    cell = Cell(7, (0, 1), calls)
+    cell.take_events([started(0), started(1)])
+    calls.answers = {0: None, 1: None}
+    while cell.stall is None and clock[0] < 1002.0:
+        clock[0] += 0.1
+        waiting = WaitEvent(1, clock[0], "barrier", "", 0, (0,), 1000.0)
+        if clock[0] - waiting.since > 0.5:
+            cell.take_events([waiting])
+        calls.answers[1] = {"event": encode(waiting), "rounds": 0}
+        cell.step()
+    assert cell.stall is not None
+    assert (cell.stall.kind, cell.stall.causes, cell.stall.hopeless) == ("silent", (0,), False)
 
 
 def test_the_third_keyboard_interrupt_gives_up(cell, calls):

@@ -154,6 +154,8 @@ def test_why_explains_running_cells_and_repeats_the_last_report(bench, capsys):
         "",
         "rank 1  still computes",
         "rank 0  waits for 1     cell line 3, barrier",
+        "",
+        "Longest wait so far: 4.00\xa0s (rank 0).",
     ]
     bench.line("interrupt")
 
@@ -166,8 +168,8 @@ def test_stacks_that_are_equal_are_shown_once(bench, capsys):
     assert capsys.readouterr().out.splitlines()[-4:] == [
         "[0-1] line 2",
         "    -->    2 bf.barrier()",
-        "[2] is idle",
-        "[3] does not answer",
+        "[2] idle",
+        "[3] no answer",
     ]
     bench.line("stacks 2: --all")
     assert bench.home.cluster.calls[-1] == ("stacks", (2, 3), {"every": True})
@@ -175,8 +177,12 @@ def test_stacks_that_are_equal_are_shown_once(bench, capsys):
 
 def test_an_interrupt_may_name_its_ranks(bench, capsys):
     bench.line("start")
+    bench.line("interrupt")
+    assert capsys.readouterr().out.endswith("no cell runs, nothing to interrupt\n")
+    bench.home.cluster.prepare = hold
+    bench.cell("--no-wait", "x")
     bench.line("interrupt 1,3")
-    assert bench.home.cluster.calls == [("interrupt", (1, 3))]
+    assert bench.home.cluster.calls[-1] == ("interrupt", (1, 3))
     assert "interrupt sent to ranks 1 and 3" in capsys.readouterr().out
     with pytest.raises(ArgumentError, match="0-3"):
         bench.line("interrupt 7")

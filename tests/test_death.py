@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import threading
 import time
@@ -220,10 +221,13 @@ def test_a_controller_that_dies_is_noticed_and_a_restart_helps(ringed):
         process.kill()
     result = cell.wait(20)
     assert time.monotonic() - begun < 2.0
-    assert "the controller ended" in result.errors[0].evalue
-    assert "the controller ended" in ringed.status().trouble
-    with pytest.raises(ClusterError, match=r"the controller ended.*%bf restart"):
-        ringed.heal()
+    assert {error.ename for error in result.errors.values()} == {"Unreachable"}
+    told = r"the controller ended \(killed by signal 9 \(SIGKILL\)\).*%bf restart"
+    assert re.search(told, result.errors[0].evalue)
+    assert re.search(told, ringed.status().trouble)
+    for ask in (ringed.heal, ringed.respawn, ringed.interrupt, lambda: ringed.pull("kept")):
+        with pytest.raises(ClusterError, match=told):
+            ask()
     ringed.restart()
     assert watchdog.carriers(token) == []
     agree(ringed, 1.5, [0, 1, 2, 3])
@@ -236,6 +240,9 @@ def test_a_cell_may_say_that_the_others_go_on_by_themselves(ringed):
     ringed.run("bf.on_failure('heal')", timeout=10).raise_for_error()
     result = ringed.run("if bf.rank() == 0: os.kill(os.getpid(), 9)\nbf.barrier()", timeout=20)
     assert result.errors[0].ename == "RankDied"
+    assert result.errors[0].evalue.endswith(
+        "the others go on without it, %bf respawn has all ranks again"
+    )
     agree(ringed, 2.0, [1, 2, 3])
 
 

@@ -171,6 +171,21 @@ def test_ranks_report_what_they_wait_for_while_they_wait(cluster):
 
 
 @pytest.mark.mpi
+def test_an_interrupt_while_an_error_is_handled_is_told_once_and_later_errors_too(cluster):
+    # It comes while IPython handles an error, or while the handler that it calls is at work; what
+    # comes there by chance is caused here by a handler that raises.
+    late = "def late(*_, **__): raise KeyboardInterrupt\n"
+    result = cluster.run(f"{late}get_ipython().CustomTB = late\n1 / 0", timeout=20)
+    assert (result.status, result.outputs) == ("interrupted", ())
+    engine = "__import__('ifog.engine').engine._engine"
+    cluster.run(f"{late}{engine}._shield = late\n1 / 0", timeout=20)
+    cluster.run(f"del {engine}._shield", timeout=20).raise_for_error()
+    result = cluster.run("1 / 0", timeout=20)
+    assert (result.status, result.outputs) == ("error", ())
+    assert {error.ename for error in result.errors.values()} == {"ZeroDivisionError"}
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize("death", ["os._exit(3)", "os.kill(os.getpid(), 9)"])
 def test_a_dead_rank_ends_the_cell_and_asks_for_a_restart(cluster, death):
     cluster.run("kept = bf.rank()", timeout=10).raise_for_error()

@@ -207,7 +207,7 @@ def test_a_stall_is_shown_live_reported_and_raised_in_few_words(bench):
         "rank 1  had finished this cell",
         "rank 0  waited for 1            cell line 3, barrier",
         "",
-        "All variables are intact; run the next cell.",
+        "Longest wait: 4.00\xa0s (rank 0). All variables are intact; run the next cell.",
     ]
 
 

@@ -89,7 +89,10 @@ def live(screen, cell):
 
 
 def test_live_shows_strip_first_then_output_and_replaces_both():
-    screen, cell = FakeScreen(), SimpleNamespace(seq=1, ranks=(0, 1), outputs=[], stall=None)
+    screen, cell = (
+        FakeScreen(),
+        SimpleNamespace(seq=1, ranks=(0, 1), outputs=[], stall=None, stopping=""),
+    )
     display = live(screen, cell)
     display.tick()
     cell.outputs.append(Output(0, "stdout", "hello\n"))
@@ -99,7 +102,10 @@ def test_live_shows_strip_first_then_output_and_replaces_both():
 
 
 def test_long_output_is_shown_in_parts_and_loses_nothing():
-    screen, cell = FakeScreen(), SimpleNamespace(seq=1, ranks=(0, 1), outputs=[], stall=None)
+    screen, cell = (
+        FakeScreen(),
+        SimpleNamespace(seq=1, ranks=(0, 1), outputs=[], stall=None, stopping=""),
+    )
     display = live(screen, cell)
     cell.outputs.extend(Output(0, "stdout", f"line {k} a{k}\n") for k in range(1000))
     display.tick()
@@ -112,7 +118,10 @@ def test_long_output_is_shown_in_parts_and_loses_nothing():
 
 
 def drawn(outputs, ticks=1):
-    screen, cell = FakeScreen(), SimpleNamespace(seq=1, ranks=(0, 1), outputs=[], stall=None)
+    screen, cell = (
+        FakeScreen(),
+        SimpleNamespace(seq=1, ranks=(0, 1), outputs=[], stall=None, stopping=""),
+    )
     display = live(screen, cell)
     for tick in range(ticks):
         cell.outputs.extend(
@@ -151,7 +160,10 @@ def test_markdown_is_a_display_of_its_own():
 
 
 def test_an_open_line_that_vanishes_is_not_left_standing():
-    screen, cell = FakeScreen(), SimpleNamespace(seq=1, ranks=(0, 1), outputs=[], stall=None)
+    screen, cell = (
+        FakeScreen(),
+        SimpleNamespace(seq=1, ranks=(0, 1), outputs=[], stall=None, stopping=""),
+    )
     display = live(screen, cell)
     cell.outputs.append(Output(0, "stderr", "\r 10%"))
     display.tick()

@@ -6,7 +6,9 @@ import pytest
 from outputs import RankError, Result, parsed
 
 from ifog.magics.report import report_html, report_of, report_text
-from ifog.results import at_release
+from ifog.results import RankError as Told
+from ifog.results import at_release, ending
+from ifog.status import WAYS_OUT
 from ifog.why import State, explain
 
 
@@ -26,7 +28,7 @@ def drawn():
     released = {r: RankError("PeerFailedError", "rank 3 stopped", 3, "", 3) for r in range(8)}
     own = RankError("ValueError", "shapes (300, 2000) and (1999,)", 3, "grad", None, "line 3")
     finished = {3: 11, 4: 11, 5: 11, 7: 11, 0: 12, 1: 12, 6: 12, 2: 13}
-    why = explain(states, 5.0, over=True)
+    why = explain(states, 1.1, over=True)
     return Result(tuple(range(8)), 0.135, 12, status="error", errors=released | {3: own},
                   finished=finished, why=why)  # fmt: skip
 
@@ -49,6 +51,15 @@ def test_the_report_is_the_one_of_the_design():
     ]
 
 
+def test_the_report_says_how_long_was_waited_where_that_is_long():
+    states = {0: waits(1), 1: State("finished")}
+    for now, told in ((1.1, "All"), (3.4, "Longest wait: 2.40\xa0s (rank 0). All")):
+        errors = {0: RankError("PeerFailedError", "", peer=1)}
+        why = explain(states, now, over=True)
+        text = report_text(report_of(Result((0, 1), status="stalled", errors=errors, why=why)))
+        assert text.splitlines()[-1].startswith(told)
+
+
 def test_errors_that_nobody_waited_for_need_no_report():
     errors = dict.fromkeys(range(4), RankError("ValueError", "no"))
     assert report_of(Result(status="error", errors=errors)) is None
@@ -66,11 +77,25 @@ def test_an_interrupt_says_where_it_came_and_that_nothing_is_lost():
 
 def test_a_dead_rank_is_named_with_the_ways_out():
     why = explain({1: State("dead", detail="signal 9"), 0: waits(1)}, 5.0, over=True)
-    errors = {0: RankError("PeerFailedError", "", peer=1), 1: RankError("RankDied", "rank 1 died")}
+    died = RankError("RankDied", f"rank 1 died: signal 9; {WAYS_OUT}")
+    errors = {0: RankError("PeerFailedError", "", peer=1), 1: died}
     text = report_text(report_of(Result((0, 1), status="error", errors=errors, why=why)))
     assert text.startswith("Stopped: the process of rank 1 is gone (signal 9); 1 rank was waiting")
     assert "The variables of all but rank 1 are intact: go on without with %bf heal" in text
     assert "RankDied" not in text
+
+
+def test_a_stopped_rank_and_one_that_cannot_be_stopped_are_told_once_with_what_helps():
+    what = {"RankStopped": "rank 1 is stopped by a signal; let it go on with kill -CONT 77"}
+    what["NoAnswer"] = f"was computing and could not be stopped; {WAYS_OUT}"
+    for ename, evalue in what.items():
+        error = Told(ename, evalue, None, "", None, f"{ename}: {evalue}")
+        why = explain({1: ending(error), 0: waits(1)}, 1.5, over=True)
+        result = Result((0, 1), status="error", errors={1: error}, why=why)
+        text = report_text(report_of(result))
+        assert text.count(evalue.partition("; ")[2]) == 1
+        assert ename not in text
+    assert "rank 1  did not answer\n" in text
 
 
 @pytest.mark.parametrize("n", [2, 8, 64, 256])

@@ -45,6 +45,19 @@ def test_the_report_of_a_raising_rank_is_the_one_that_was_drawn():
     ]
 
 
+def test_the_longest_wait_is_told_with_who_waits_so_long():
+    states = {
+        0: waits(2)._replace(since=NOW - 2.4),
+        1: waits(0)._replace(since=NOW - 1.5),
+        3: waits(2)._replace(since=NOW - 2.35),
+        2: State("finished"),
+    }
+    assert why(states).longest == "Longest wait so far: 2.40\xa0s (ranks 0 3)."
+    assert why(states, over=True).longest == "Longest wait: 2.40\xa0s (ranks 0 3)."
+    unknown = {0: State("waiting", peers=(1,)), 1: State("computing")}
+    assert why(unknown).longest == ""
+
+
 def test_indirect_waiters_are_counted():
     states = {2: State("computing", NOW - 3.4), 1: waits(2), 3: waits(2), 0: waits(1)}
     found = why(states)
