@@ -179,6 +179,24 @@ def test_memory_that_is_not_used_any_more_goes_back_when_other_sizes_are_needed(
     assert same.all()  # and now it is used again as it is
 
 
+def test_what_has_not_been_used_for_long_goes_back_and_what_is_used_stays():
+    pool = Pool(1)
+    for nbytes in (6_000_000, 2_000_000, 6_000_000):  # both sizes have blocks with pages
+        room = pool.room(nbytes)
+        room[:] = 1
+        del room
+    assert resident(pool) > 8_000_000
+    for _ in range(40):
+        room = pool.room(2_000_000)
+        room[0] = 1
+        del room
+    assert 2_000_000 <= resident(pool) < 3_000_000
+    for _ in range(40):
+        room = pool.room(2_000_000)
+        assert room[1] == 1  # never given back meanwhile
+        del room
+
+
 def test_without_a_free_row_or_memory_nothing_is_lent(bank):
     lender, _ = bank
     data = np.zeros(5000, np.uint8)

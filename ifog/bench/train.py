@@ -27,7 +27,7 @@ HOROVOD = (
     "for C++14, torch's headers for C++17); it reduces over the same gloo as DDP"
 )
 _LEAST_HOSTS = 2
-_RANK_BYTES = 900e6  # of the largest model: parameters, gradients, momentum, messages
+_RANK_BYTES = 1350e6  # of the largest model: parameters, gradients, momentum, messages
 _QUICK_BYTES = 100e6
 _LONG = 1.0  # seconds of an exchange from which on a block has fewer steps
 _SECONDS = 560.0  # of a job, at most

@@ -32,6 +32,7 @@ assert _TOKEN.size == TOKEN_BYTES
 _PAGE = 4096
 _LEAST = 1 << 26  # bytes of a segment; a page of it takes memory once it is written
 _LARGE = 1 << 20  # bytes of a block whose pages are worth giving back
+_TURNS = 4  # of all large blocks: one that is still used is taken at least once in so many
 _SHARE = 8  # of the machine's memory that the blocks of all its ranks may take, as a fraction 1/8
 
 
@@ -64,8 +65,9 @@ def _rounded(nbytes: int) -> int:
 class Pool:
     """Blocks of memory of this process that others can open.
 
-    When a block of a new size is needed, the pages of large free ones go back to the system: what
-    a program no longer uses does not stay in memory beside what it uses now.
+    The pages of large free blocks go back to the system when a block of a new size is needed, or
+    when they have not been used while the others were several times: what a program no longer uses
+    does not stay in memory beside what it uses now.
 
     Args:
         sharers: how many ranks of this machine have such a pool.
@@ -81,6 +83,8 @@ class Pool:
         self._rooms: dict[tuple[int, int], weakref.ref[Any]] = {}
         self._left: deque[Block] = deque()
         self._full: set[tuple[int, int]] = set()  # the blocks in use or free that have their pages
+        self._unused: set[tuple[int, int]] = set()  # those that were free and have not been taken
+        self._takes = 0
         self._lock = threading.Lock()  # a thread may move operations forward meanwhile
 
     def take(self, nbytes: int) -> Block | None:
@@ -94,10 +98,21 @@ class Pool:
             block = free.pop() if free else self._new(size)
             if block is not None and size >= _LARGE:
                 self._full.add((block.segment.start, block.offset))
+                self._age(block)
             return block
 
+    def _age(self, taken: Block) -> None:
+        """Empty what was free before the last few turns of all blocks, and ever since."""
+        self._unused.discard((taken.segment.start, taken.offset))
+        self._takes += 1
+        if self._takes >= _TURNS * len(self._full):
+            self._takes = 0
+            self._empty(self._unused)
+            free = (block for blocks in self._free.values() for block in blocks)
+            self._unused = {(block.segment.start, block.offset) for block in free} & self._full
+
     def _new(self, size: int) -> Block | None:
-        self._empty()
+        self._empty(self._full)
         segment, used = self._filled or (None, 0)
         if segment is None or used + size > segment.memory.size:
             if self._total + size > self._limit:
@@ -106,10 +121,10 @@ class Pool:
         self._filled = segment, used + size
         return Block(segment, used, size)
 
-    def _empty(self) -> None:
+    def _empty(self, chosen: set[tuple[int, int]]) -> None:
         for block in (block for blocks in self._free.values() for block in blocks):
             key = block.segment.start, block.offset
-            if key in self._full:
+            if key in chosen and key in self._full:
                 self._full.discard(key)
                 vacate(block.segment.memory, block.offset, block.nbytes)
 
