@@ -16,11 +16,12 @@ from torch import Tensor
 
 from ifog.algorithms.base import Neighbors, Slots, Under
 from ifog.errors import ArgumentError
-from ifog.hosting import Arrays, Hosts, Share, Traffic, arrays
+from ifog.hosting import Hosts, Share, Traffic, checked_links
+from ifog.links import Links, Topology
 
 __all__ = ["Carrier", "Graph", "MatrixMixer"]
 
-Graph: TypeAlias = "nx.DiGraph | Arrays | Callable[[int], nx.DiGraph | Arrays]"
+Graph: TypeAlias = "Topology | Links | Callable[[int], Topology | Links]"
 _KEPT = 1 << 22  # links whose matrices are kept, where a schedule repeats
 
 
@@ -85,8 +86,8 @@ class MatrixMixer:
     """Averages of n agents, ``y = W_k x`` in round k, with W_k sparse.
 
     Args:
-        graph: a digraph whose weights are used, arrays of edges (anything with ``n``, ``source``,
-            ``target`` and ``weight``), or a schedule, round -> one of these.
+        graph: a digraph whose weights are used, arrays of edges such as
+            ``ifog.random_regular.links(10_000)``, or a schedule, round -> one of these.
         carrier: how rows get here that others host; by default all agents are here.
 
     Attributes:
@@ -106,7 +107,7 @@ class MatrixMixer:
 
     def __init__(self, graph: Graph, carrier: Carrier | None = None) -> None:
         self._period: int | None = 1
-        if isinstance(graph, nx.Graph) or hasattr(graph, "source"):
+        if isinstance(graph, nx.Graph | Links):
             self._schedule: Callable[[int], Any] = lambda _: graph
         elif callable(graph):
             self._schedule, self._period = graph, getattr(graph, "period", None)
@@ -119,7 +120,7 @@ class MatrixMixer:
         self._shares: OrderedDict[int, Share] = OrderedDict()
         self._links = 0
         self.step = 0
-        self.total = self._arrays(0).n
+        self.total = self._links_of(0).n
         if self.total < self._carrier.count:
             raise ArgumentError(
                 f"{self.total} agents cannot be spread over {self._carrier.count} ranks; use a "
@@ -187,15 +188,15 @@ class MatrixMixer:
     def _share(self, step: int) -> Share:
         round_ = step if self._period is None else step % self._period
         if round_ not in self._shares:
-            share = self._shares[round_] = Share(self._arrays(round_), self._hosts)
+            share = self._shares[round_] = Share(self._links_of(round_), self._hosts)
             self._links += share.links
             while self._links > _KEPT and len(self._shares) > 1:
                 self._links -= self._shares.popitem(last=False)[1].links
         return self._shares[round_]
 
-    def _arrays(self, step: int) -> Arrays:
+    def _links_of(self, step: int) -> Links:
         of_links = getattr(self._schedule, "links", None)  # no digraph on the way
-        graph = arrays(self._schedule(step) if of_links is None else of_links(step))
+        graph = checked_links(self._schedule(step) if of_links is None else of_links(step))
         if step and graph.n != self.total:
             raise ArgumentError(
                 f"round {step} is over {graph.n} agents, but round 0 was over {self.total}; a "

@@ -11,62 +11,30 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ifog.folds import Gather, Ranks, is_mixing, track
+from ifog.glances import Glance, Watched
 from ifog.numbers import number, percent
 from ifog.spectrum import POINTS, Prediction, contraction_rate, is_closed, strays
 from ifog.telemetry import CellStart, Event, OpEvent, WatchEvent
 
-__all__ = ["Consensus", "Curve", "Glance", "Watched", "fold_consensus", "view_consensus"]
+__all__ = ["Consensus", "Curve", "fold_consensus", "view_consensus"]
 
 _SHOWN = 8  # curves sent to the browser, which draws four of them at once
 _MAIN, _THIN = 400, 160  # points sent of the first curve, and of any other or a rank's
+_NOTHING = 1e-290
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _LINES = 16  # ranks drawn one by one; beyond, a band and the median
 
 
-class Glance(NamedTuple):
-    """All ranks' samples of one tensor after the same round.
-
-    ``distances`` [ranks] are to the mean and for the whole tensor, as estimated from the samples.
-    """
-
-    name: str
-    step: int
-    samples: np.ndarray  # [ranks, entries]
-    distances: np.ndarray  # [ranks]
-    grow: float  # samples to whole tensor, of a 2-norm
-    eps: float
-
-
-class Watched:
-    """Joins the ranks' glances of one cell; ``first`` is the name seen first."""
-
-    def __init__(self) -> None:
-        self._gather: Gather[WatchEvent] = Gather()
-        self.first: str | None = None
-        self.members: tuple[int, ...] = ()
-
-    def clear(self) -> None:
-        """Begin a new cell."""
-        self._gather.clear()
-        self.first = None
-
-    def put(self, event: WatchEvent, members: tuple[int, ...]) -> Glance | None:
-        """Add a glance; the joint one if it was the last of this round."""
-        self.first = self.first or event.name
-        found = self._gather.put(event.name, event.step, event.rank, event, len(members))
-        if found is None or len({len(glance.sample) for glance in found.values()}) > 1:
-            return None
-        self.members = tuple(sorted(found))
-        samples = np.array([found[rank].sample for rank in self.members], dtype=np.float64)
-        grow = math.sqrt(event.numel / max(samples.shape[1], 1))
-        with np.errstate(all="ignore"):
-            distances = grow * np.linalg.norm(samples - samples.mean(axis=0), axis=1)
-        return Glance(event.name, event.step, samples, distances, grow, event.eps)
+def _size(samples: np.ndarray) -> float:
+    """What a drift of the mean is compared with; the mean itself may be zero."""
+    largest = float(np.linalg.norm(samples, axis=1).max(initial=0.0))
+    size = max(float(np.linalg.norm(samples.mean(axis=0))), 0.01 * largest, 1e-300)
+    return size if math.isfinite(size) else 1.0
 
 
 @dataclass
@@ -86,6 +54,8 @@ class Curve:
 
     def add(self, offset: int, glance: Glance) -> None:
         """Append a round; every second point is dropped when there are too many."""
+        if self.size < _NOTHING:  # all ranks began at zero
+            self.size = _size(glance.samples)
         with np.errstate(all="ignore"):
             drift = float(np.linalg.norm(glance.samples.mean(axis=0) - self.mean)) / self.size
             error = float(np.linalg.norm(glance.distances))
@@ -103,10 +73,9 @@ class Curve:
 
 def _curve(glance: Glance) -> Curve:
     mean = glance.samples.mean(axis=0)
-    norms = np.linalg.norm(glance.samples, axis=1)
-    scale = float(glance.grow * np.linalg.norm(norms))
+    scale = float(glance.grow * np.linalg.norm(glance.samples))
     rounding = 1e-15 if glance.eps < 1e-12 else 1e-7 if glance.eps < 1e-5 else glance.eps
-    size = max(float(np.linalg.norm(mean)), 0.01 * float(norms.max(initial=0.0)), 1e-300)
+    size = _size(glance.samples)
     if not math.isfinite(scale * size):
         scale = size = 1.0
     return Curve(glance.name, mean, scale or 1.0, rounding, size)

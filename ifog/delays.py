@@ -19,7 +19,8 @@ from ifog.agents import MatrixMixer
 from ifog.algorithms.base import Under
 from ifog.algorithms.draws import integers, keys
 from ifog.errors import ArgumentError
-from ifog.hosting import Arrays, EdgeArrays, arrays
+from ifog.hosting import checked_links
+from ifog.links import Links
 from ifog.mixing import Round
 
 __all__ = ["DelayedMixer"]
@@ -64,7 +65,7 @@ class DelayedMixer:
     ) -> None:
         if isinstance(delay, bool) or not isinstance(delay, int) or delay < 0:
             raise ArgumentError(f"DelayedMixer: delay is {delay!r}; it must be a whole number >= 0")
-        first = arrays(graph(0) if callable(graph) else graph)
+        first = checked_links(graph(0) if callable(graph) else graph)
         self.agents = torch.arange(first.n) if agents is None else agents
         self._delay, self._seed = delay, seed
         lags = range(delay + 1) if seed is not None else sorted({0, delay})
@@ -88,7 +89,7 @@ class DelayedMixer:
         """The mean over all agents, in each row, without delay."""
         return self._by_lag[0].mean(*xs)
 
-    def _lags(self, links: Arrays) -> npt.NDArray[np.int64]:
+    def _lags(self, links: Links) -> npt.NDArray[np.int64]:
         lag = np.full(len(links.source), self._delay)
         if self._seed is not None:
             receiver, sender = (self.agents[ends] for ends in (links.target, links.source))
@@ -114,12 +115,12 @@ class _Late:
     """The links of each round that are ``lag`` rounds late."""
 
     def __init__(
-        self, graph: Any, lags: Callable[[Arrays], npt.NDArray[np.int64]], lag: int
+        self, graph: Any, lags: Callable[[Links], npt.NDArray[np.int64]], lag: int
     ) -> None:
         self.period = getattr(graph, "period", None) if callable(graph) else 1
         self._graph, self._lags, self._lag = graph, lags, lag
 
-    def __call__(self, step: int) -> Arrays:
-        links = arrays(self._graph(step) if callable(self._graph) else self._graph)
+    def __call__(self, step: int) -> Links:
+        links = checked_links(self._graph(step) if callable(self._graph) else self._graph)
         late = self._lags(links) == self._lag
-        return EdgeArrays(links.n, links.source[late], links.target[late], links.weight[late])
+        return Links(links.n, links.source[late], links.target[late], links.weight[late])

@@ -25,7 +25,8 @@ __all__ = ["Track", "change", "film", "moments", "packed"]
 _log = logging.getLogger(__name__)
 _MOST = 1200  # frames
 _LARGE = 4  # entries of a list
-_APART = 0.1  # seconds between two frames at least, where there are more rounds than frames
+_LEAST = 100  # of a short run
+_APART = 0.1  # seconds between two frames of a longer one
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
@@ -47,7 +48,7 @@ def moments(tape: Tape, most: int = _MOST) -> list[float]:
     Evenly spread over the time that it plays; also at every round where there are few of them, and
     where cells begin and end.
     """
-    spread = max(min(most, int(tape.seconds / _APART)), 1)
+    spread = min(most, max(int(tape.seconds / _APART), _LEAST))
     grid = [tape.moment(seconds) for seconds in np.linspace(0.0, tape.seconds, spread + 1)]
     rounds = tape.rounds.tolist() if len(tape.rounds) <= most else []
     edges = [edge for cell in tape.cells for edge in (cell.begin, cell.end)]
@@ -75,7 +76,7 @@ def film(
                 continue
             text = _frame(folding, tape, place, view, moment)
             if not track.frames or text != track.frames[-1]:
-                track.seconds.append(round(tape.played(moment), 3))
+                track.seconds.append(round(tape.played(moment), 6))
                 track.frames.append(text)
     return tracks
 

@@ -9,69 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
-import networkx as nx
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ifog import topology
 from ifog.algorithms.base import Neighbors, Slots
 from ifog.kernels import Product
+from ifog.links import Links, Topology, Whole, as_links, stable_order
 from ifog.slots import SlotTable, require_undirected, slot_table
 
-__all__ = ["Arrays", "EdgeArrays", "Hosts", "Share", "Traffic", "arrays"]
-
-Whole = npt.NDArray[np.int64]
+__all__ = ["Hosts", "Share", "Traffic", "checked_links"]
 
 
-class Arrays(Protocol):
-    """A graph as arrays: link k goes from source[k] to target[k], with W[target, source] = weight.
-
-    At most one link goes from any agent to any other; a self loop is a link.
-    """
-
-    @property
-    def n(self) -> int:
-        """How many agents."""
-
-    @property
-    def source(self) -> Whole:
-        """[links] who sends."""
-
-    @property
-    def target(self) -> Whole:
-        """[links] who receives."""
-
-    @property
-    def weight(self) -> npt.NDArray[np.float64]:
-        """[links] what the target applies to it."""
-
-
-class EdgeArrays(NamedTuple):
-    """The plainest ``Arrays``."""
-
-    n: int
-    source: Whole
-    target: Whole
-    weight: npt.NDArray[np.float64]
-
-
-def arrays(graph: Any) -> Arrays:
-    """The arrays of a graph; an edge without weight counts 1.
+def checked_links(graph: Topology | Links) -> Links:
+    """The arrays of a graph over agents 0..n-1.
 
     Raises:
-        ArgumentError: not a directed graph over 0..n-1.
+        ArgumentError: not a directed graph, or over other nodes.
     """
-    if not isinstance(graph, nx.Graph) and hasattr(graph, "source"):
-        given: Arrays = graph
-        return given
-    topology.check(graph, len(graph), nodes="agents")
-    edges = np.array(list(graph.edges(data="weight", default=1.0)), dtype=np.float64).reshape(-1, 3)
-    source, target = edges[:, 0].astype(np.int64), edges[:, 1].astype(np.int64)
-    return EdgeArrays(len(graph), source, target, edges[:, 2])
+    if not isinstance(graph, Links):
+        topology.check(graph, len(graph), nodes="agents")
+    return as_links(graph)
 
 
 class Hosts(NamedTuple):
@@ -112,7 +73,7 @@ class Share:
         links: how many the graph has.
     """
 
-    def __init__(self, graph: Arrays, hosts: Hosts) -> None:
+    def __init__(self, graph: Links, hosts: Hosts) -> None:
         self._graph, self._hosts = graph, hosts
         self.links = len(graph.source)
         self._here = hosts.mine
@@ -143,7 +104,7 @@ class Share:
         """The rows of W of the agents here."""
         source, weight = self._graph.source[self._near], self._graph.weight[self._near]
         target = self._graph.target[self._near] - self._here.start
-        order = _stable(target)
+        order = stable_order(target, len(self._here))
         first = np.zeros(len(self._here) + 1, dtype=np.int64)
         np.cumsum(np.bincount(target, minlength=len(self._here)), out=first[1:])
         place = source if len(self._heard) == self._graph.n else self._place(source)
@@ -208,10 +169,3 @@ class Share:
 
     def _place(self, agents: Whole) -> Whole:
         return np.asarray(np.searchsorted(self._heard, agents))
-
-
-def _stable(target: Whole) -> Whole:
-    """The order that sorts ``target``, equal ones as they are."""
-    if (target[1:] >= target[:-1]).all():
-        return np.arange(len(target))
-    return np.asarray(torch.sort(torch.from_numpy(target.astype(np.int32)), stable=True)[1])

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ifog.consensus import Glance, Watched
 from ifog.folds import Gather
+from ifog.glances import Glance, Watched
 from ifog.numbers import named, number
 from ifog.ranks import Ranks, is_mixing, track
 from ifog.spectrum import Row, is_closed, matrix_of_rows, strays

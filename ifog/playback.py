@@ -17,7 +17,8 @@ from ifog.telemetry import now as clock
 
 __all__ = ["SPEEDS", "Replay", "replay"]
 
-SPEEDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+SPEEDS = tuple(float(f"{m}e{k}") for k in (-3, -2, -1, 0, 1) for m in (1, 2, 5))[:-1]
+_LEAST = 5.0  # seconds that a run plays at first: many a cell is over before one can look
 
 
 class Replay:
@@ -50,7 +51,8 @@ class Replay:
         self.tape = tape_of(source)
         self.modelled = self.tape.modelled
         self.playing = False
-        self.speed = 1.0
+        slow = [speed for speed in SPEEDS if speed <= 1 and self.tape.seconds / speed >= _LEAST]
+        self.speed = max(slow, default=SPEEDS[0])
         self.place = 0
         edges = [edge for cell in self.tape.cells for edge in (cell.begin, cell.end)]
         ends = (self.tape.moment(0.0), self.tape.moment(self.tape.seconds))
@@ -144,13 +146,13 @@ class Replay:
         """What the bar above the panels shows of it, JSON-ready."""
         tape = self.tape
         return {
-            "at": round(self.seconds, 3),
-            "seconds": round(tape.seconds, 3),
+            "at": round(self.seconds, 6),
+            "seconds": round(tape.seconds, 6),
             "playing": self.playing,
             "speed": self.speed,
             "speeds": list(SPEEDS),
             "ticks": [
-                [round(tape.played(cell.begin), 3), f"cell {cell.seq}"] for cell in tape.cells
+                [round(tape.played(cell.begin), 6), f"cell {cell.seq}"] for cell in tape.cells
             ],
             "note": "; ".join(tape.notes),
         }

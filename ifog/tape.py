@@ -8,7 +8,7 @@ What is in a file is read part by part when it is asked for, so a long run needs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -25,8 +25,8 @@ from ifog.telemetry import CellEnd, CellStart, DeathEvent, Event, OpEvent
 __all__ = ["CellSpan", "Tape", "tape_of"]
 
 _KEPT = 16  # parts of a file that are kept unpacked
-_PAUSE = 2.0  # seconds between two cells above which the time is cut short
-_SHORT = 1.0  # seconds that are left of it
+_SHORT = 1.0  # seconds of playing that stand for a longer time between two cells
+_SHARE = 0.05  # of all cells' time, which does where that is less
 
 
 class CellSpan(NamedTuple):
@@ -166,19 +166,26 @@ class Tape:
     def _clock(self) -> tuple[np.ndarray, np.ndarray]:
         """Times of the run, and seconds of playing that stand for them."""
         first, last = (float(self.times[0]), float(self.times[-1])) if len(self) else (0.0, 0.0)
-        run, play, busy = [first], [0.0], first if not self.cells else -math.inf
-        for cell in sorted(self.cells, key=lambda cell: cell.begin):
-            idle = cell.begin - max(busy, first)
-            if idle > _PAUSE:
-                play.append(play[-1] + max(busy, first) - run[-1])
-                run.append(max(busy, first))
-                play.append(play[-1] + _SHORT)
-                run.append(cell.begin)
-            busy = max(busy, cell.end)
-        end = min(last, busy + _SHORT) if self.cells else last
-        play.append(play[-1] + end - run[-1])
-        run.append(end)
+        busy = _merged((cell.begin, cell.end) for cell in self.cells) or [(first, last)]
+        short = min(_SHORT, _SHARE * sum(end - begin for begin, end in busy) or _SHORT)
+        run, play = [first], [0.0]
+        for begin, end in [*busy, (last, last)]:
+            idle = begin - run[-1]
+            play.append(play[-1] + (short if idle > 2 * short else idle))
+            play.append(play[-1] + end - begin)
+            run += [begin, end]
         return np.array(run), np.array(play)
+
+
+def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same stretches of time, those that overlap joined."""
+    joined: list[tuple[float, float]] = []
+    for begin, end in sorted(spans):
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((begin, end))
+    return joined
 
 
 def _span(seq: int, cell: _Cell) -> CellSpan:

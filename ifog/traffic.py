@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ifog.consensus import Watched
 from ifog.folds import Gather, listing
+from ifog.glances import Watched
 from ifog.numbers import number
 from ifog.ranks import Ranks, fate, is_mixing, rank_state, track
 from ifog.telemetry import CellStart, Event, GraphEvent, OpEvent, WatchEvent

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ifog.consensus import Watched
+from ifog.glances import Watched
 from ifog.numbers import number
 from ifog.ranks import Ranks, track
 from ifog.telemetry import CellStart, Event, LogEvent, WatchEvent

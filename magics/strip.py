@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ifog.consensus import Watched
 from ifog.folds import (
     Throughput,
     fold_throughput,
@@ -19,6 +18,7 @@ from ifog.folds import (
     rank_state,
     view_throughput,
 )
+from ifog.glances import Watched
 from ifog.magics.failures import Raised, primary, released, summary
 from ifog.numbers import count, duration, number, percent, size
 from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WatchEvent

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from spmd import dense, mixed, near
 import ifog
 from ifog.agents import MatrixMixer
 from ifog.errors import ArgumentError, MismatchError
+from ifog.links import Links
 from ifog.testing import run_ranks
 
 N = 16
@@ -56,7 +55,7 @@ def test_arrays_of_edges_are_graphs_too():
     source = np.tile(np.arange(n), len(offsets))
     target = (source + np.repeat(offsets, n)) % n
     weight = np.repeat((0.1, 0.2, 0.3, 0.4), n)
-    mix = MatrixMixer(SimpleNamespace(n=n, source=source, target=target, weight=weight))
+    mix = MatrixMixer(Links(n, source, target, weight))
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((n, 3)))
     expected = sum(w * x.roll(o, 0) for o, w in zip(offsets, (0.1, 0.2, 0.3, 0.4), strict=True))
     assert near(mix(x), expected)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from algorithm_cases import CASES, N, end_of
+from reference import one_thread  # noqa: F401 - a fixture
 
 import ifog
 from ifog import algorithms as methods

@@ -80,7 +80,7 @@ def test_d2_diverges_where_an_eigenvalue_is_below_minus_a_third():
     assert error(run(methods.d2(0.1), 300, mixer(HEAVY)).x) > 1e60
 
 
-def test_led_without_local_steps_is_exact_diffusion_and_lead_without_compression_is_nids():
+def test_led_without_local_steps_is_exact_diffusion():
     lazy = ifog.from_matrix((np.eye(N) + W) / 2)
     one = run(methods.led(0.1, every=1, dual=1.0), 100, mixer(lazy)).x
     assert near(one, run(methods.exact_diffusion(0.1), 100).x, 1e-11)
@@ -104,9 +104,8 @@ def test_one_message_or_two_lead_to_the_same_point_and_cost_one_round_or_two():
 
 
 def test_saga_takes_the_noise_of_sampling_away_and_plain_tracking_does_not():
-    small = P.take(range(N))
-    assert error(run(methods.gt_saga(0.01), 8000, None, small).x) < 1e-6
-    plain = iterate(methods.gradient_tracking(0.005), P.zeros(), Sampled(P), mixer(), 8000)
+    assert error(run(methods.gt_saga(0.01), 5000).x) < 1e-4
+    plain = iterate(methods.gradient_tracking(0.005), P.zeros(), Sampled(P), mixer(), 5000)
     assert error(plain.x) > 0.02
 
 

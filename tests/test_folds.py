@@ -401,3 +401,15 @@ def test_steps_between_rounds_may_move_the_mean_whatever_the_matrix():
     assert not view["alarm"]
     assert not view["drift"]["kept"]
     assert "mixing alone" in view["key"]
+
+
+def test_the_drift_of_what_begins_at_zero_is_compared_with_the_first_mean_that_is_not():
+    began = [CellStart(rank, 0.0, 1, 2, (0, 1)) for rank in (0, 1)]
+    glances = [
+        WatchEvent(rank, float(step), "x", step, 1, 0.0, 2.2e-16, (0.25 * step * (1 + rank),))
+        for step in (0, 1, 2)
+        for rank in (0, 1)
+    ]
+    state = fold_consensus(Consensus(), [*began, *glances])
+    (curve,) = state.curves.values()
+    assert curve.drifts == [0.0, 1.0, 2.0]  # the means are 0, 0.375 and 0.75

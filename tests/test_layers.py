@@ -106,6 +106,7 @@ CLIENT = (
         "consensus",
         "faults",
         "folds",
+        "glances",
         "invariants",
         "lanes",
         "modes",

@@ -207,11 +207,24 @@ def test_idle_time_between_cells_is_cut_short_and_what_happens_is_not(run):
     assert [span.seq for span in tape.cells] == [1, 2, 3]
     assert [span.rounds for span in tape.cells] == [30, 30, 0]
     begins = [tape.played(span.begin) for span in tape.cells]
-    # 1 s before the first cell, which takes 0.3 s; then 1 s for the 90 and for the 110 between.
-    assert begins == pytest.approx([1.0, 2.3, 3.6])
-    assert tape.seconds == pytest.approx(3.6 + 2.2)
-    for seconds in (0.0, 0.7, 1.1, 2.9, 4.0, 5.8):
+    # The cells take 0.3 s, 0.3 s and 2.2 s; a twentieth of that stands for what is between them.
+    assert begins == pytest.approx([0.14, 0.58, 1.02])
+    assert tape.seconds == pytest.approx(1.02 + 2.2)
+    for seconds in (0.0, 0.1, 0.2, 0.5, 1.0, 3.2):
         assert tape.played(tape.moment(seconds)) == pytest.approx(seconds, abs=1e-6)
+
+
+def test_idle_time_in_a_long_run_is_a_second():
+    busy = [*long_cell(0.0, 40.0, 1), *long_cell(500.0, 40.0, 2)]
+    tape = Tape([lambda: busy])
+    assert tape.seconds == pytest.approx(40 + 1 + 40)
+    assert Replay(Trace(busy)).speed == 1
+
+
+def long_cell(begin, seconds, seq):
+    """One rank that computes all the time."""
+    yield CellStart(0, begin, seq, 1, (0,))
+    yield CellEnd(0, begin + seconds, seq, "ok", 0, 0, 0.0, 0, None)
 
 
 def test_cells_without_an_end_and_runs_without_cells_have_a_length():
@@ -249,18 +262,19 @@ def watch(monkeypatch):
 
 def test_playing_moves_with_the_clock_at_its_speed_and_stops_at_the_end(run, watch):
     played = Replay(run)
-    played.play()
-    watch.time += 1.15
+    assert played.speed == 0.5  # 3.22 s would be over too soon
+    played.play(speed=1)
+    watch.time += 0.29
     played.advance()
-    assert played.seconds == pytest.approx(1.15)
+    assert played.seconds == pytest.approx(0.29)
     assert played.now() == pytest.approx(100.15)
     played.play(speed=0.1)
     watch.time += 0.5
     played.pause()
-    assert played.seconds == pytest.approx(1.2)
+    assert played.seconds == pytest.approx(0.34)
     watch.time += 7
     played.advance()
-    assert played.seconds == pytest.approx(1.2)
+    assert played.seconds == pytest.approx(0.34)
     played.play(speed=16)
     watch.time += 100
     played.advance()
@@ -271,18 +285,18 @@ def test_playing_moves_with_the_clock_at_its_speed_and_stops_at_the_end(run, wat
 
 def test_since_tells_what_has_happened_by_the_present(run):
     played = Replay(run)
-    played.seek(1.1)
+    played.seek(0.24)
     cursor, events = played.since(0)
     happened = [event for event in two_cells() if when(event) <= 100.1001]
     assert sorted(map(repr, events)) == sorted(map(repr, happened))
-    played.seek(1.05)
+    played.seek(0.19)
     assert played.since(cursor)[1] == []
     assert played.since(0)[0] < cursor
 
 
 def test_steps_go_from_round_to_round_and_over_cells_without_any(run):
     played = Replay(run)
-    played.seek(1.104)
+    played.seek(0.244)
     played.step()
     assert played.now() == pytest.approx(100.11)
     played.step(3)
@@ -292,7 +306,7 @@ def test_steps_go_from_round_to_round_and_over_cells_without_any(run):
     assert PANELS["graph"].picture.fold(
         PANELS["graph"].picture.initial(), played.since(0)[1]
     ).ranks.round == 13  # fmt: skip
-    played.seek(3.0)
+    played.seek(0.95)
     played.step()
     assert played.now() == pytest.approx(300.0)
     played.step(100)
@@ -310,7 +324,7 @@ def test_what_a_page_asks_for_is_checked(run, command):
     played = Replay(run)
     with pytest.raises(ArgumentError):
         played.do(command)
-    assert (played.seconds, played.speed, played.playing) == (0, 1, False)
+    assert (played.seconds, played.speed, played.playing) == (0, 0.5, False)
 
 
 def shown(source):
@@ -329,11 +343,11 @@ def of(page, name):
 def test_a_dashboard_shows_the_present_of_a_replay_and_does_what_its_bar_asks_for(run, watch):
     page = shown(Replay(run))
     tell = page.bar._handle_custom_msg
-    tell({"replay": {"seek": 1.255}}, [])
+    tell({"replay": {"seek": 0.395}}, [])
     page._feed.step()
     assert of(page, "consensus").state["round"] == 25
-    assert page.bar.replay["at"] == pytest.approx(1.255)
-    assert page.bar.replay["ticks"] == [[1.0, "cell 1"], [2.3, "cell 2"], [3.6, "cell 3"]]
+    assert page.bar.replay["at"] == pytest.approx(0.395)
+    assert page.bar.replay["ticks"] == [[0.14, "cell 1"], [0.58, "cell 2"], [1.02, "cell 3"]]
     tell({"replay": {"step": -1}}, [])
     page._feed.step()
     assert of(page, "consensus").state["round"] == 25
@@ -370,7 +384,7 @@ def test_what_a_reader_chooses_is_shown_though_nothing_happens(run, played):
     source = Replay(run) if played else run
     page = shown(source)
     if played:
-        source.seek(2.0)
+        source.seek(0.95)
         page._feed.step()
     timeline = of(page, "timeline")
     timeline.look = {"window": [0.1, 0.2]}

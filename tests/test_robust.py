@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -24,6 +22,7 @@ from ifog import algorithms as methods
 from ifog.algorithms import attacked, iterate
 from ifog.delays import DelayedMixer
 from ifog.errors import ArgumentError
+from ifog.links import Links
 from ifog.problems import least_squares
 
 SIMILAR = least_squares(N, samples=80, spread=0.2)
@@ -83,11 +82,11 @@ class Events:
         j = (i + int(random.choice([1, -1]))) % N
         everyone = np.arange(N)
         weight = np.where(np.isin(everyone, [i, j]), 0.5, 1.0)
-        return SimpleNamespace(
-            n=N,
-            source=np.append(everyone, [i, j]),
-            target=np.append(everyone, [j, i]),
-            weight=np.append(weight, [0.5, 0.5]),
+        return Links(
+            N,
+            np.append(everyone, [i, j]),
+            np.append(everyone, [j, i]),
+            np.append(weight, [0.5, 0.5]),
         )
 
 
@@ -116,7 +115,7 @@ def test_asynchronous_events_end_near_the_optimum_by_the_step():
     ends = []
     for lr in (0.1, 0.025):
         method, mix, found = methods.ad_psgd(lr, delay=8), mixer(Events()), []
-        state = run(method, int(500 / lr), mix)
+        state = run(method, int(200 / lr), mix)
         for _ in range(2000):
             state = method.step(state, P, mix)
             found.append(error(state.live))

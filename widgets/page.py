@@ -90,10 +90,10 @@ def _page(tape: Tape, panels: list[Panel]) -> str:
     words = _words(tape, panels, tracks)
     rest = LIMIT - len(code) - len(css) - len(words) - 64_000  # for the places of steps and ticks
     traits = [_traits(panel) for panel in panels]
-    traits[0]["modelled"] = tape.modelled
+    traits[0] |= {"modelled": tape.modelled, "title": panels[0].title or tape.title}
     run = {
         "replay": Replay(tape).standing() | {"at": 0.0},
-        "steps": [round(tape.played(moment), 3) for moment in taken],
+        "steps": [round(tape.played(moment), 6) for moment in taken],
         "panels": [
             {"module": name, "span": _span(panel), "traits": values, "track": data}
             for name, panel, values, data in zip(

@@ -10,7 +10,9 @@ function decades(state) {
   if (state.spread) values.push(...state.spread[0], ...state.spread[2]);
   const known = values.filter((value) => value !== null && value > ZERO);
   const high = known.length ? Math.ceil(Math.max(...known)) : 0;
-  const zero = values.some((value) => value !== null && value <= ZERO);
+  // Where all ranks begin at the same point the first error is an exact zero, which is no end of it.
+  const ended = state.curves.flatMap((curve) => curve.errors.slice(1));
+  const zero = ended.some((value) => value !== null && value <= ZERO);
   const least = zero || !known.length ? state.band[0] : Math.min(...known);
   let low = high - 6;
   while (low > least) low -= 3;

@@ -101,7 +101,9 @@ function render({ model, el }) {
     const state = stateOf(model);
     const n = state.n ?? 0;
     const fresh = state.cell === null || state.cell === undefined;
-    write(title, fresh ? "No run yet" : model.get("title") || `Cell ${state.cell}`);
+    const early = fresh && !model.get("replay")?.ticks;
+    const cell = fresh ? "No cell yet" : `Cell ${state.cell}`;
+    write(title, early ? "No run yet" : model.get("title") || cell);
     const ranks = `${n} rank${n === 1 ? "" : "s"}`;
     write(graph, state.label ? `${state.label} graph · ${ranks}` : "");
     const states = state.states ?? [];

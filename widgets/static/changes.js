@@ -28,7 +28,7 @@ export class Track {
     let [low, high] = [0, this.seconds.length - 1];
     while (low < high) {
       const middle = Math.ceil((low + high) / 2);
-      if (this.seconds[middle] <= time + 1e-3) low = middle;
+      if (this.seconds[middle] <= time + 1e-6) low = middle;
       else high = middle - 1;
     }
     while (this.states.length <= low) {

@@ -45,7 +45,7 @@ class Player {
     this.bar = null;
     this.at = data.replay.seconds;
     this.playing = false;
-    this.speed = 1;
+    this.speed = data.replay.speed;
     this.looked = 0;
   }
 
@@ -67,8 +67,8 @@ class Player {
     if (request.play !== undefined) this.play(request.play);
     if (request.step !== undefined) {
       this.playing = false;
-      const ahead = this.data.steps.find((step) => step > this.at + 1e-3);
-      const before = this.data.steps.filter((step) => step < this.at - 1e-3).pop();
+      const ahead = this.data.steps.find((step) => step > this.at + 1e-6);
+      const before = this.data.steps.filter((step) => step < this.at - 1e-6).pop();
       this.at = request.step > 0 ? ahead ?? seconds : before ?? 0;
     }
     this.show();

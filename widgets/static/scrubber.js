@@ -1,18 +1,18 @@
 // Where a replay is, and the way to anywhere else in it: pointer, keys, and its speed.
 
-import { html } from "./draw.js";
+import { duration, html } from "./draw.js";
 
 const RARE = 50; // milliseconds between two requests while the thumb is dragged
 const SPACE = "\u00a0";
 
-export function clock(seconds, whole) {
-  if (whole < 60) return `${seconds.toFixed(1)}${SPACE}s`;
+function clock(seconds, whole) {
+  if (whole < 60) return seconds ? duration(seconds) : "0";
   const rest = String(Math.floor(seconds % 60)).padStart(2, "0");
   return `${Math.floor(seconds / 60)}:${rest}`;
 }
 
 function words(replay, at) {
-  const begun = replay.ticks.filter(([begin]) => begin <= at + 1e-3);
+  const begun = replay.ticks.filter(([begin]) => begin <= at + 1e-6);
   const cell = begun.length ? `, ${begun[begun.length - 1][1]}` : "";
   return `${clock(at, replay.seconds)} of ${clock(replay.seconds, replay.seconds)}${cell}`;
 }
