@@ -20,6 +20,7 @@ from ifog.compression import top_k
 from ifog.errors import ArgumentError, NoClusterError
 from ifog.networks import digits
 from ifog.sampling import Sampled
+from ifog.solving import run_task
 from ifog.telemetry import EventLog, OpEvent, WatchEvent
 from ifog.testing import run_ranks
 
@@ -142,3 +143,34 @@ def test_all_ranks_end_together():
 def test_what_does_not_fit_together_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+class ThreadCluster:
+    """A cluster as the notebook sees it, whose ranks are threads of this process."""
+
+    def push(self, variables):
+        (self.task,) = variables.values()
+
+    def run(self, code):
+        assert "run_task(_ifog_task)" in code
+        self.found = run_ranks(4, lambda: run_task(self.task))
+        return self
+
+    def raise_for_error(self):
+        pass
+
+    def pull(self, name, ranks):
+        assert name == "_ifog_solved"
+        return {rank: self.found[rank] for rank in ranks}
+
+
+def test_the_notebook_sends_an_algorithm_of_its_own_to_the_cluster(monkeypatch):
+    def mine(lr):
+        inner = gradient_tracking(lr)
+        return inner._replace(step=lambda s, grad, mix: inner.step(s, grad, mix))
+
+    monkeypatch.setattr("ifog.cluster.current", ThreadCluster)
+    trace = ifog.solve(mine(0.05), P8, ifog.ring(8), steps=30, every=10)
+    simulated = ifog.solve(mine(0.05), P8, ifog.ring(8), carrier="simulate", steps=30, every=10)
+    assert trace.error == pytest.approx(simulated.error, abs=1e-9)
+    assert float((trace.x - simulated.x).abs().max()) < 1e-9
