@@ -167,11 +167,7 @@ class ThreadCluster:
 def test_the_notebook_sends_an_algorithm_of_its_own_to_the_cluster(monkeypatch):
     def mine(lr):
         inner = gradient_tracking(lr)
-
-        def step(s, grad, mix):
-            return inner.step(s, grad, mix)
-
-        return inner._replace(step=step)
+        return inner._replace(init=lambda x: inner.init(x + 1))  # a closure of its own
 
     monkeypatch.setattr("ifog.cluster.current", ThreadCluster)
     trace = ifog.solve(mine(0.05), P8, ifog.ring(8), steps=30, every=10)
