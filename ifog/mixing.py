@@ -52,7 +52,12 @@ class Mixing(Protocol):
 
 @runtime_checkable
 class Mixer(Protocol):
-    """Averages tensors over ranks: y_i = sum_j W_k[i, j] x_j in round k."""
+    """Averages tensors over ranks: y_i = sum_j W_k[i, j] x_j in round k.
+
+    With ``overlap`` an optimizer starts a round in parts, in the same order in every round, and
+    sets ``step`` to the round before each: one that keeps something of its tensors, such as what it
+    left out when it compressed them, keeps it by part.
+    """
 
     def start(self, *xs: Tensor) -> Mixing:
         """Start a round; no tensor may change until it is done. One message for each neighbour."""

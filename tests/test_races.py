@@ -277,16 +277,17 @@ def test_what_these_benches_cannot_do_is_one_line_and_status_1(capsys, arguments
 @pytest.mark.mpi
 @pytest.mark.timeout(300)
 def test_everybody_trains_on_one_machine():
-    report = train.run(4, rounds=1, quick=True)
+    report = train.run(2, rounds=1, quick=True)
     (small,) = report.races
-    everybody = {DDP, ATC_ONE_PEER, AWC_ONE_PEER, AWC_MACHINES, DDP_HALF, AWC_HALF}
+    everybody = {DDP, ATC_ONE_PEER, AWC_ONE_PEER, DDP_HALF, AWC_HALF}
     assert everybody < set(small["ratio"])
     assert min(small["seconds"].values()) > 0
     by = {each["name"]: each for each in report.lessons}
     assert by[DDP]["distance"] == [0.0]
     assert by[AWC_ONE_PEER]["distance"][0] > 0
-    # One peer hears all parameters in each step, two machines of two ranks twice as many.
+    # One peer hears all parameters in each step; with two ranks a ring sends as much.
     assert small["sent"][AWC_ONE_PEER] == pytest.approx(4 * small["parameters"], rel=0.01)
+    assert by[DDP]["sent"] == pytest.approx(by[ATC_ONE_PEER]["sent"], rel=0.02)
     assert {run["name"] for run in report.runs} == {DDP, ATC_ONE_PEER, PUT, PUSH_SUM}
     assert all(min(run["steps"]) > 0 for run in report.runs)
 

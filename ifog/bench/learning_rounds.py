@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 import ifog
 from ifog.bench.baselines import gloo
-from ifog.bench.contestants import MOMENTUM
-from ifog.bench.trainers import field, sent, step, wrapped
+from ifog.bench.contestants import DDP, MOMENTUM
+from ifog.bench.trainers import apart, field, sent, step, wrapped
 from ifog.bench.workloads import digits_network
 from ifog.problems import Shard, digits_shard
 
@@ -115,6 +115,9 @@ def _learn(name: str, shard: Shard, seed: int, epochs: int) -> tuple[list[Epoch]
                 step(model, optimizer, shard.x[places], shard.y[places])
             seconds += longest(time.perf_counter() - start)
             nbytes += sent() - before
+            if name == DDP and not apart():  # gloo's bytes are not counted there
+                numel = sum(x.numel() for x in module.parameters())
+                nbytes += len(order) * 2 * (ifog.size() - 1) / ifog.size() * 4 * numel
             scheduler.step()
             flat = nn.utils.parameters_to_vector(module.parameters()).detach()
             mean, distance = average(flat)

@@ -27,7 +27,7 @@ HOROVOD = (
     "for C++14, torch's headers for C++17); it reduces over the same gloo as DDP"
 )
 _LEAST_HOSTS = 2
-_RANK_BYTES = 1350e6  # of the largest model: parameters, gradients, momentum, messages
+_RANK_BYTES = 375e6  # of a rank for each rank there is, with the largest model: as it was found
 _QUICK_BYTES = 100e6
 _LONG = 1.0  # seconds of an exchange from which on a block has fewer steps
 _SECONDS = 560.0  # of a job, at most
@@ -93,7 +93,7 @@ def run(
     setting = Setting(hosts, slots if hosts else ranks, mbit)
     if hosts and hosts < _LEAST_HOSTS:
         raise ArgumentError(f"bench train needs at least {_LEAST_HOSTS} hosts; got {hosts}")
-    require_room("train", setting.ranks, _QUICK_BYTES if quick else _RANK_BYTES)
+    require_room("train", setting.ranks, _QUICK_BYTES if quick else _RANK_BYTES * setting.ranks)
     place = EmulatedHosts(hosts, mbit=mbit) if hosts else nullcontext()
     with place as emulated:
         job: _Measure = partial(

@@ -39,7 +39,7 @@ from ifog.mixing import Mixer
 from ifog.optim import Order
 from ifog.window_mixing import WindowMixer
 
-__all__ = ["Trainer", "Way", "dtype_of", "field", "sent", "step", "wrapped"]
+__all__ = ["Trainer", "Way", "apart", "dtype_of", "field", "sent", "step", "wrapped"]
 
 _WARMING = 2  # steps: DDP orders its buckets after the first, and ifog's buffers take two
 _RATE, _MOMENTUM = 1e-3, 0.9
@@ -131,9 +131,14 @@ def wrapped(
             mixer.close()
 
 
+def apart() -> bool:
+    """Whether messages travel between hosts."""
+    return len(set(current().transport.machines)) > 1
+
+
 def sent() -> int:
     """Bytes that have left this host by its link; on one machine those that ifog counted."""
-    if len(set(current().transport.machines)) == 1:
+    if not apart():
         return current().nbytes
     links = psutil.net_io_counters(pernic=True)
     return sum(link.bytes_sent for name, link in links.items() if name != "lo")
