@@ -23,7 +23,8 @@ def shown():
 
 
 def errors(text):
-    return [float(found) for found in re.findall(r"error (\d\S*),", text)]
+    """Those of the results, not of the progress that is shown before."""
+    return [float(found) for found in re.findall(r"^ +error (\d\S*),", text, re.MULTILINE)]
 
 
 def test_it_is_valid_and_committed_without_outputs():
