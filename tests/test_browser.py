@@ -41,7 +41,7 @@ RUN = """
 cells += 1
 begin = now() + 0.5
 events = [graph_event(ring_matrix(8), "ring")]
-events += tracking(8, 60, seq=cells, seed=cells, t=begin, round_time=0.06)
+events += tracking(8, 60, seq=cells, seed=cells, t=begin, round_time=0.12)
 player = threading.Thread(target=play, args=(log, events))
 player.start()
 player.join(30)
@@ -152,7 +152,7 @@ def test_every_view_moves_while_a_cell_blocks_the_kernel(shared, dark):
     shared.wait("all panels to be drawn", DRAWN, MARKS)
     before = shared.page.evaluate(PANELS)
     assert shared.prompts()[1] == "*"
-    shared.wait("the panels to move", MOVED, [before, MOVING], timeout=5)
+    shared.wait("the panels to move", MOVED, [before, MOVING], timeout=7)
     assert shared.prompts()[1] == "*"
     assert sorted(before) == sorted([*MOVING, "spectrum"])
     shared.wait("the last round", LAST)
@@ -346,7 +346,7 @@ def test_notebook_7_draws_moves_and_answers_too(page_of):
         notebook.run_all()
         notebook.wait("the panels to be drawn", DRAWN, MARKS)
         before = notebook.page.evaluate(PANELS)
-        notebook.wait("the panels to move", MOVED, [before, MOVING], timeout=5)
+        notebook.wait("the panels to move", MOVED, [before, MOVING], timeout=7)
         notebook.wait_until_run()
         panel(notebook, "graph").locator(".node[data-rank='3']").click()
         panel(notebook, "graph").locator(".ring.chosen").wait_for(state="attached", timeout=5000)
