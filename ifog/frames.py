@@ -20,7 +20,7 @@ import numpy as np
 from ifog.folding import Folding
 from ifog.tape import Tape
 
-__all__ = ["Track", "change", "film", "moments", "packed"]
+__all__ = ["Track", "change", "film", "moments", "packed", "stops"]
 
 _log = logging.getLogger(__name__)
 _MOST = 1200  # frames
@@ -53,6 +53,12 @@ def moments(tape: Tape, most: int = _MOST) -> list[float]:
     rounds = tape.rounds.tolist() if len(tape.rounds) <= most else []
     edges = [edge for cell in tape.cells for edge in (cell.begin, cell.end)]
     return sorted({*grid, *rounds, *(edges if len(edges) <= most else [])})
+
+
+def stops(tape: Tape, taken: Sequence[float], most: int = _MOST) -> list[float]:
+    """Where the arrow keys stop: at the ends of rounds, or at frames where those are too many."""
+    rounds = tape.rounds.tolist()
+    return sorted(set(rounds)) if 0 < len(rounds) <= most else list(taken)
 
 
 def film(

@@ -127,7 +127,7 @@ def test_a_page_follows_the_readers_theme_and_begins_where_its_address_says(prog
     assert page.evaluate(AT) == pytest.approx(1.2)
     page.emulate_media(color_scheme="light")
     assert page.evaluate(GROUND) == "rgb(255, 255, 255)"
-    assert page.evaluate("document.body.dataset.jpThemeLight") == "true"
+    opened.wait("document.body.dataset.jpThemeLight === 'true'")
     opened.assert_alone()
     page.close()
 

@@ -18,7 +18,7 @@ import anywidget
 
 from ifog import __version__
 from ifog.errors import ArgumentError, RecordingError
-from ifog.frames import Track, film, moments, packed
+from ifog.frames import Track, film, moments, packed, stops
 from ifog.numbers import count, counted, duration
 from ifog.playback import Replay
 from ifog.tape import Tape
@@ -93,7 +93,7 @@ def _page(tape: Tape, panels: list[Panel]) -> str:
     traits[0] |= {"modelled": tape.modelled, "title": panels[0].title or tape.title}
     run = {
         "replay": Replay(tape).standing() | {"at": 0.0},
-        "steps": [round(tape.played(moment), 6) for moment in taken],
+        "steps": [round(tape.played(moment), 6) for moment in stops(tape, taken)],
         "panels": [
             {"module": name, "span": _span(panel), "traits": values, "track": data}
             for name, panel, values, data in zip(
