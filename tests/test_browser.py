@@ -57,6 +57,8 @@ MOVED = f"""([before, names]) => {{ const now = ({PANELS})();
 MARKS = [".node", ".series", ".part", ".bar-compute", ".train-mean", ".eigen", ".lamp-ok"]
 DRAWN = """marks => marks.every(mark =>
     document.querySelector('.ifog-dashboard')?.querySelector(`.ifog-panel ${mark}`))"""
+# The page scrolls to the cell that runs, and panels out of sight stand still.
+SEEN = "() => document.querySelector('.ifog-dashboard').scrollIntoView({block: 'start'})"
 NARROW = """() => [...document.querySelectorAll('.ifog-grid > *')].every(
     panel => panel.clientWidth > 200 && panel.clientWidth < 600)"""
 LEFT_EDGES = """() => [...document.querySelectorAll('.ifog-grid > *')]
@@ -149,7 +151,9 @@ def test_every_view_moves_while_a_cell_blocks_the_kernel(shared, dark):
     shared.run_cell(0)
     shared.wait("the page", "() => !!document.querySelector('.ifog-panel')")
     shared.run_cell(1)
+    shared.page.evaluate(SEEN)
     shared.wait("all panels to be drawn", DRAWN, MARKS)
+    shared.page.evaluate(SEEN)
     before = shared.page.evaluate(PANELS)
     assert shared.prompts()[1] == "*"
     shared.wait("the panels to move", MOVED, [before, MOVING], timeout=7)
