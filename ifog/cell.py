@@ -19,7 +19,7 @@ from ifog.presses import Presses
 from ifog.results import CellResult, Output, RankError, span
 from ifog.stalls import PATIENCE, Stalls, answered, table
 from ifog.status import WAYS_OUT
-from ifog.telemetry import CellEnd, CellStart, Event, OpEvent, WaitEvent, now
+from ifog.telemetry import CellEnd, CellStart, Event, WaitEvent, now
 from ifog.why import Explanation, explain
 
 __all__ = ["Cell", "CellResult", "Output", "RankError", "span"]
@@ -244,9 +244,7 @@ class Cell:
     def take_events(self, events: Sequence[Event]) -> None:
         """Note which ranks have begun, are waiting, or are through."""
         for event in events:
-            if isinstance(event, OpEvent):
-                self._busy_until[event.rank] = event.t1
-            elif isinstance(event, WaitEvent):
+            if isinstance(event, WaitEvent):
                 self._stalls.heard(event)
             elif isinstance(event, CellStart):
                 self._starts[event.rank] = event
@@ -258,6 +256,11 @@ class Cell:
                 if (event.error or {}).get("ename") == "DeadlineError":
                     self._stop("timeout", self.ranks)
                 self._control.nudge()
+
+    def keep_busy(self, rank: int, until: float | None) -> None:
+        """The rank's last operation ended at ``until``, as far as is known."""
+        if until is not None:
+            self._busy_until[rank] = until
 
     def take_reply(self, rank: int) -> None:
         """The rank's reply is here; the end of the cell should have been before it."""

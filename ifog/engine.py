@@ -60,12 +60,12 @@ class Engine:
         self._refusals = Refusals(self.kernel.session)
         Refusals.quiet(self.kernel.log)
 
-    def _publish(self, content: dict[str, Any], rows: bytes, parent: Any) -> None:
+    def _publish(self, content: dict[str, Any], buffers: list[bytes], parent: Any) -> None:
         from ifog.iopub import MESSAGE
 
         topic = f"engine.{self.kernel.engine_id}.{MESSAGE}".encode()
         self.kernel.session.send(
-            self.kernel.iopub_socket, MESSAGE, content, parent=parent, ident=topic, buffers=[rows]
+            self.kernel.iopub_socket, MESSAGE, content, parent=parent, ident=topic, buffers=buffers
         )
 
     def _waiting(self) -> WaitEvent | None:

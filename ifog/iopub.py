@@ -18,22 +18,26 @@ import io
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
+from ifog.compact import Packed, Packer, unpack
 from ifog.telemetry import (
     CellEnd,
     CellStart,
+    Deferred,
     Event,
     GraphEvent,
     LostEvent,
+    OpEvent,
     WaitEvent,
     encode,
     now,
     revive,
 )
 
-__all__ = ["MESSAGE", "IOPubSink", "events_of"]
+__all__ = ["MESSAGE", "Batch", "IOPubSink", "batch_of"]
 
 MESSAGE = "ifog_events"
 _PERIODS = (0.25, 1.0)  # seconds between two messages, early and late in a cell
@@ -41,10 +45,12 @@ _LIVE_PERIOD = 0.05  # while a dashboard is open
 _LOOK = 0.25  # seconds between two looks at what the main thread waits for
 _LIMIT = 2000  # events in one message
 _KEPT = (CellStart, CellEnd, GraphEvent)
+_NEWS = (CellStart, CellEnd, WaitEvent)
+_PARTS = 2  # buffers of a message: all events, and once more those that are news
 
 
 class IOPubSink:
-    """Sends a rank's events through ``send(content, rows, parent)``, in batches.
+    """Sends a rank's events through ``send(content, buffers, parent)``, in batches.
 
     Attributes:
         lost: the events of this cell that were dropped because they came too fast.
@@ -53,7 +59,7 @@ class IOPubSink:
     def __init__(
         self,
         rank: int,
-        send: Callable[[dict[str, Any], bytes, Any], None],
+        send: Callable[[dict[str, Any], list[bytes], Any], None],
         waiting: Callable[[], WaitEvent | None],
     ) -> None:
         self.lost = 0
@@ -65,17 +71,21 @@ class IOPubSink:
         self._period = _PERIODS[0]
         self._live = False
         self._sent = self._looked = 0.0
-        self._pending: deque[Event] = deque()
+        self._packer = Packer()
+        self._pending: deque[Event | Packed] = deque()  # operations are packed
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._awake = False  # or about to be; a quicker answer than that of the Event
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ifog-events", daemon=True)
         self._thread.start()
 
     def write(self, events: Sequence[Event]) -> None:
         """Queue the events."""
-        self._pending.extend(events)
-        if not self._wake.is_set():
+        for event in events:
+            self._pending.append(self._packer.pack(event) if type(event) is OpEvent else event)
+        if not self._awake:
+            self._awake = True
             self._wake.set()
 
     def attach(self, parent: Any, *, busy: bool, live: bool = False) -> None:
@@ -91,7 +101,8 @@ class IOPubSink:
         """Send what is queued now; returns when it is handed to the channel."""
         with self._lock:
             pending = self._pending
-            events = [pending.popleft() for _ in range(len(pending))]
+            take = pending.popleft
+            events = [take() for _ in range(len(pending))]
             if not events:
                 return
             kept = _thinned(events)
@@ -99,9 +110,17 @@ class IOPubSink:
             if lost:
                 self.lost += lost
                 kept.insert(0, LostEvent(self._rank, now(), lost))
-            rows = pickle.dumps([encode(event) for event in kept], pickle.HIGHEST_PROTOCOL)
-            digest = hashlib.sha256(rows).hexdigest()
-            content = {"rank": self._rank, "count": len(kept), "lost": lost, "sha256": digest}
+            news = [e for e in kept if type(e) is not tuple and isinstance(e, _NEWS)]
+            rows = [_rows(kept), _rows(news)]
+            content = {
+                "rank": self._rank,
+                "count": len(kept),
+                "lost": lost,
+                "sha256": _digests(rows),
+                "busy_until": next(
+                    (unpack(e).t1 for e in reversed(kept) if type(e) is tuple), None
+                ),
+            }
             self._send(content, rows, self._parent)
 
     def close(self) -> None:
@@ -114,6 +133,8 @@ class IOPubSink:
     def _run(self) -> None:
         while not self._closed.is_set():
             self._wake.wait(_LOOK if self._busy else None)
+            # In this order: an event that comes in between is among those that are sent next.
+            self._awake = False
             self._wake.clear()
             waits = self._busy and self._look()
             if waits or not self._busy or now() - self._sent >= self._period:
@@ -136,13 +157,12 @@ class IOPubSink:
         return True
 
 
-def _thinned(events: list[Event]) -> list[Event]:
+def _thinned(events: list[Event | Packed]) -> list[Event | Packed]:
     """The newest events up to the limit, and all that folds cannot do without."""
     surplus = len(events) - _LIMIT
     if surplus <= 0:
         return events
-    old = [event for event in events[:surplus] if isinstance(event, _KEPT)]
-    return old + events[surplus:]
+    return [e for e in events[:surplus] if isinstance(e, _KEPT)] + events[surplus:]
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -155,8 +175,26 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("an event refers to nothing outside")
 
 
-def events_of(message: dict[str, Any]) -> tuple[list[Event], int]:
-    """The events of an ``ifog_events`` message, and how many the rank dropped before them.
+class Batch(NamedTuple):
+    """The events of one message.
+
+    Attributes:
+        rank: whose they are.
+        events: all, in their order, read when they are asked for.
+        news: those of cells and waits, for which nobody can wait.
+        lost: how many the rank dropped before them.
+        busy_until: when the last operation among them ended, or None.
+    """
+
+    rank: int
+    events: Deferred
+    news: list[Event]
+    lost: int
+    busy_until: float | None
+
+
+def batch_of(message: dict[str, Any]) -> Batch:
+    """The events of an ``ifog_events`` message.
 
     The signature of the message's content has been checked by the session that received it.
 
@@ -164,13 +202,31 @@ def events_of(message: dict[str, Any]) -> tuple[list[Event], int]:
         ValueError: the rows are not those that the content was signed with, or not events of this
             version.
     """
-    content, data = message["content"], b"".join(map(bytes, message["buffers"][:1]))
-    digest = hashlib.sha256(data).hexdigest()
-    if not hmac.compare_digest(digest, str(content.get("sha256"))):
+    content, rows = message["content"], [bytes(part) for part in message["buffers"]]
+    if len(rows) != _PARTS or not hmac.compare_digest(_digests(rows), str(content.get("sha256"))):
         raise ValueError("the events are not those that were signed")
     try:
-        rows: Iterable[Any] = _PlainUnpickler(io.BytesIO(data)).load()
-        return [revive(row) for row in rows], int(content["lost"])
+        rank, count, lost, until = map(content.get, ("rank", "count", "lost", "busy_until"))
+        events = Deferred(int(count), partial(_read, rows[0]))
+        return Batch(int(rank), events, _read(rows[1]), int(lost), until and float(until))
+    except TypeError as error:
+        raise ValueError(f"not a batch of events: {error}") from None
+
+
+def _digests(rows: Sequence[bytes]) -> str:
+    return " ".join(hashlib.sha256(part).hexdigest() for part in rows)
+
+
+def _rows(events: Sequence[Event | Packed]) -> bytes:
+    # The type checker takes a packed event for one that is still to be encoded.
+    rows = [e if type(e) is tuple else encode(e) for e in events]  # type: ignore[arg-type]
+    return pickle.dumps(rows, pickle.HIGHEST_PROTOCOL)
+
+
+def _read(data: bytes) -> list[Event]:
+    try:
+        rows = _PlainUnpickler(io.BytesIO(data)).load()
+        return [unpack(row) if type(row) is tuple else revive(row) for row in rows]
     except ValueError:
         raise
     except Exception as error:  # a broken pickle raises nearly anything

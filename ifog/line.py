@@ -19,7 +19,7 @@ from ipyparallel.serialize import serialize_object
 from ifog.answers import Waiting, gather
 from ifog.cell import Cell, span
 from ifog.errors import ArgumentError, ClusterError, ClusterStartError
-from ifog.iopub import MESSAGE, events_of
+from ifog.iopub import MESSAGE, batch_of
 from ifog.launcher import Job
 from ifog.numbers import named, rank_ranges
 from ifog.status import AFRESH, WAYS_OUT, RankStatus
@@ -340,14 +340,15 @@ class Line:
         kind, content = message["header"]["msg_type"], message["content"]
         if kind == MESSAGE:
             try:
-                events, lost = events_of(message)
+                batch = batch_of(message)
             except ValueError:
                 self._altered += 1
                 return
-            self._events.lost += lost
-            self._events.write(events)
+            self._events.lost += batch.lost
+            self._events.write(batch.events)
             if cell is not None:
-                cell.take_events(events)
+                cell.take_events(batch.news)
+                cell.keep_busy(rank, batch.busy_until)
         elif cell is None:
             return
         elif kind == "stream" and content["name"] in _STREAMS:

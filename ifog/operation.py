@@ -7,6 +7,7 @@ matched across ranks by kind and name, or, for those without a name, by their or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ class Outcome(NamedTuple):
     weights: tuple[float, ...] = ()
 
 
+_arrived_at = attrgetter("arrived_at")
 Body = Callable[[Context, int], Operation[Outcome]]
 
 
@@ -87,35 +89,17 @@ def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Op
     waited = blocked(handle, outcome.arrivals)
     context.finished(handle.op, handle.step, outcome.nbytes, waited)
     if context.sink is not None:
-        context.sink.write(
-            (
-                OpEvent(
-                    context.rank,
-                    seq,
-                    handle.step,
-                    handle.op,
-                    handle.name,
-                    t0,
-                    now(),
-                    waited,
-                    outcome.arrivals.last_from if waited > 0.0 else -1,
-                    outcome.nbytes,
-                    outcome.dst,
-                    outcome.src,
-                    outcome.weights,
-                    _arrived(outcome),
-                ),
-            )
-        )
+        _, arrivals, nbytes, dst, src, weights = outcome
+        late = arrivals.last_from if waited > 0.0 else -1
+        try:
+            arrived = tuple(map(_arrived_at, map(arrivals.parcels.__getitem__, src)))
+        except KeyError:  # a source whose own message was not among the last round's
+            arrived = ()
+        about = (context.rank, seq, handle.step, handle.op, handle.name)
+        event = (*about, t0, now(), waited, late, nbytes, dst, src, weights, arrived)
+        # One of these a round: calling the class would take twice as long.
+        context.sink.write((tuple.__new__(OpEvent, event),))
     return outcome.result
-
-
-def _arrived(outcome: Outcome) -> tuple[float, ...]:
-    parcels = outcome.arrivals.parcels
-    try:
-        return tuple([parcels[source].arrived_at for source in outcome.src])
-    except KeyError:  # a source whose own message was not among the last round's
-        return ()
 
 
 def host(x: Any, op: str) -> torch.Tensor:

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +23,7 @@ __all__ = [
     "CellEnd",
     "CellStart",
     "DeathEvent",
+    "Deferred",
     "Event",
     "EventLog",
     "GraphEvent",
@@ -304,6 +305,35 @@ class Tee:
             sink.write(events)
 
 
+class Deferred:
+    """Events that are on hand as bytes, and made only when somebody reads them.
+
+    Args:
+        count: how many they are.
+        make: gives them; a ValueError says that they are unreadable, and there are none.
+    """
+
+    __slots__ = ("_count", "_events", "_make")
+
+    def __init__(self, count: int, make: Callable[[], Sequence[Event]]) -> None:
+        self._count = count
+        self._make: Callable[[], Sequence[Event]] | None = make
+        self._events: Sequence[Event] = ()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Event]:
+        make = self._make
+        if make is not None:
+            try:
+                self._events = make()
+            except ValueError:
+                self._events = ()
+            self._make = None  # and with it the bytes
+        return iter(self._events)
+
+
 class EventLog:
     """The last ``capacity`` events, to be read at the reader's own pace; also a sink.
 
@@ -313,32 +343,47 @@ class EventLog:
     """
 
     def __init__(self, capacity: int = 200_000) -> None:
-        self._events: deque[Event] = deque(maxlen=capacity)
+        self._capacity = capacity
+        self._chunks: deque[tuple[Event, ...] | Deferred] = deque()
+        self._held = 0  # events in the chunks
         self._written = 0
         self._lock = threading.Lock()
         self.lost = 0
         self.followers: WeakSet[Any] = WeakSet()
 
-    def write(self, events: Sequence[Event]) -> None:
+    def write(self, events: Sequence[Event] | Deferred) -> None:
         """Append the events; the oldest fall out when the log is full."""
+        chunk = events if isinstance(events, Deferred) else tuple(events)
+        if not chunk:
+            return
         with self._lock:
-            self._events.extend(events)
-            self._written += len(events)
+            self._chunks.append(chunk)
+            self._held += len(chunk)
+            self._written += len(chunk)
+            while self._held - len(self._chunks[0]) >= self._capacity:
+                self._held -= len(self._chunks.popleft())
 
     def missed(self, cursor: int) -> int:
         """How many events that were written after ``cursor`` have fallen out already."""
         with self._lock:
-            return max(self._written - cursor - len(self._events), 0)
+            return max(self._written - cursor - min(self._held, self._capacity), 0)
 
     def since(self, cursor: int) -> tuple[int, list[Event]]:
         """The new cursor and the events written after ``cursor`` that are still kept."""
+        chunks, found = [], 0
         with self._lock:
-            missing = min(self._written - cursor, len(self._events))
-            if missing <= 0:
-                return self._written, []
-            tail = list(islice(reversed(self._events), missing))
-            tail.reverse()
-            return self._written, tail
+            written = self._written
+            missing = min(written - cursor, self._held, self._capacity)
+            for chunk in reversed(self._chunks):
+                if found >= missing:
+                    break
+                chunks.append(chunk)
+                found += len(chunk)
+        events: list[Event] = []
+        for chunk in reversed(chunks):
+            # What the first one has too many was read before.
+            events += islice(chunk, 0 if chunk is not chunks[-1] else found - missing, None)
+        return written, events
 
 
 class JsonlSink:

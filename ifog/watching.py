@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLE", "Watcher"]
 
 SAMPLE = 64  # entries of a glance
-_DENSE = (256, 32)  # rounds of which each is looked at, of small tensors and of large ones
+_DENSE = (256, 8)  # rounds of which each is looked at, of small tensors and of large ones
 _LARGE = 1 << 14  # entries: looking at more takes a noticeable part of a round
-_BATCH = 32  # glances between two decisions about the stride
+_BATCH = (32, 8)  # glances between two decisions about the stride
 _SELDOM = (2.5, 10.0)  # glances per second to stay between
 _OFTEN = (10.0, 40.0)  # and while somebody looks at a dashboard
 
 
 class _Stride:
-    __slots__ = ("_dense", "_glances", "_since", "value")
+    __slots__ = ("_batch", "_glances", "_since", "dense", "value")
 
     def __init__(self, numel: int) -> None:
         self.value = 1
-        self._dense = _DENSE[numel > _LARGE]
+        self.dense, self._batch = _DENSE[numel > _LARGE], _BATCH[numel > _LARGE]
         self._glances = 0
         self._since = (0, now())  # a round and when it was
 
     def due(self, step: int) -> bool:
-        return step < self._dense or step % self.value == 0
+        return step < self.dense or step % self.value == 0
 
     def taken(self, step: int, rates: tuple[float, float]) -> None:
         self._glances += 1
-        if self._glances % _BATCH == 0:
+        if self._glances % self._batch == 0:
             (first, begun), t = self._since, now()
             self._since = (step, t)
             rounds = (step - first) / max(t - begun, 1e-9)  # a second
@@ -75,7 +75,10 @@ class Watcher:
         """Emit a glance at ``x`` after ``step`` rounds, unless this round is passed over."""
         if self._context.sink is None:
             return
-        if self._due(name, step, x.numel()):
+        stride = self._strides.get(name)
+        if stride is not None and step >= stride.dense and step % stride.value:
+            self._skipped[name] = (step, x)  # nearly every round, so it must be quick
+        elif self._due(name, step, x.numel()):
             self._skipped.pop(name, None)
             self._emit(x, name, step)
         else:

@@ -15,7 +15,7 @@ from ifog import stalls
 from ifog.cell import Cell, CellResult, RankError, span
 from ifog.errors import CellError, DeadlineError
 from ifog.faults import describe
-from ifog.iopub import MESSAGE, IOPubSink, events_of
+from ifog.iopub import MESSAGE, IOPubSink, batch_of
 from ifog.telemetry import CellEnd, CellStart, Event, OpEvent, WaitEvent, encode, now
 
 
@@ -280,11 +280,11 @@ def test_endless_output_is_cut_and_says_so(cell):
 
 
 def message_of(sent: tuple) -> dict:
-    content, rows, parent = sent
+    content, buffers, parent = sent
     return {
         "header": {"msg_type": MESSAGE},
         "content": json.loads(json.dumps(content)),
-        "buffers": [memoryview(rows)],
+        "buffers": [memoryview(part) for part in buffers],
         "parent": parent,
     }
 
@@ -298,12 +298,12 @@ class Channel:
         self.sent: list[tuple] = []
         self.came = threading.Event()
 
-    def send(self, content, rows, parent) -> None:
-        self.sent.append((content, rows, parent))
+    def send(self, content, buffers, parent) -> None:
+        self.sent.append((content, buffers, parent))
         self.came.set()
 
     def events(self) -> list[Event]:
-        return [event for sent in self.sent for event in events_of(message_of(sent))[0]]
+        return [event for sent in self.sent for event in batch_of(message_of(sent)).events]
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def test_too_many_events_lose_only_what_can_be_missed(channel):
     assert kept[-1] == ended(2)
     assert kept[-2].step == 4999
     assert len(kept) <= 2001
-    lost = sum(events_of(message_of(sent))[1] for sent in channel.sent)
+    lost = sum(batch_of(message_of(sent)).lost for sent in channel.sent)
     assert lost == channel.sink.lost == 5002 - len(kept)
     assert (first.rank, first.events) == (2, lost)
 

@@ -20,7 +20,7 @@ from jupyter_client.session import Session
 
 from ifog import watchdog
 from ifog.forgery import Refusals
-from ifog.iopub import events_of
+from ifog.iopub import batch_of
 from ifog.telemetry import CellStart, encode
 from ifog.transport.memory import MachineMemory
 
@@ -135,21 +135,27 @@ def test_no_secret_travels_with_requests_or_answers(monkeypatch):
 # Events
 
 
-def signed(rows, **content):
-    digest = hashlib.sha256(rows).hexdigest()
-    return {"content": {"rank": 0, "lost": 0, "sha256": digest, **content}, "buffers": [rows]}
+def signed(rows, news=None):
+    buffers = [rows, pickle.dumps([]) if news is None else news]
+    digests = " ".join(hashlib.sha256(part).hexdigest() for part in buffers)
+    content = {"rank": 0, "count": 1, "lost": 0, "sha256": digests, "busy_until": None}
+    return {"content": content, "buffers": buffers}
 
 
 def test_events_come_through():
     event = CellStart(1, 2.0, 3, 4, (0, 1))
-    assert events_of(signed(pickle.dumps([encode(event)]))) == ([event], 0)
+    rows = pickle.dumps([encode(event)])
+    batch = batch_of(signed(rows, rows))
+    assert (list(batch.events), batch.news, batch.lost) == ([event], [event], 0)
 
 
 def test_events_other_than_those_that_were_signed_are_not_even_opened(tmp_path):
     message = signed(pickle.dumps([]))
-    message["buffers"] = [pickle.dumps(Evil(tmp_path / "owned"))]
-    with pytest.raises(ValueError, match="not those that were signed"):
-        events_of(message)
+    for place in range(2):
+        changed = list(message["buffers"])
+        changed[place] = pickle.dumps(Evil(tmp_path / "owned"))
+        with pytest.raises(ValueError, match="not those that were signed"):
+            batch_of(message | {"buffers": changed})
     assert not (tmp_path / "owned").exists()
 
 
@@ -159,19 +165,21 @@ def test_a_pickle_that_would_run_code_is_refused_even_when_signed(tmp_path, wher
     event = ["start", 1, 2.0, 3, 4, (0, 1)]
     rows = {"alone": evil, "in a list": [evil], "in an event": [[*event[:-1], evil]]}[where]
     with pytest.raises(ValueError, match=r"posix\.mkdir is no part of an event"):
-        events_of(signed(pickle.dumps(rows)))
+        batch_of(signed(b"", pickle.dumps(rows)))
+    assert list(batch_of(signed(pickle.dumps(rows))).events) == []
     assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize("rows", [b"", b"garbage", pickle.dumps(7), pickle.dumps([["what", 1]])])
 def test_what_are_no_events_is_one_kind_of_error(rows):
     with pytest.raises(ValueError, match=r"event|iterable"):
-        events_of(signed(rows))
+        batch_of(signed(b"", rows))
+    assert list(batch_of(signed(rows)).events) == []
 
 
 def test_messages_without_events_are_refused():
     with pytest.raises(ValueError, match="not those that were signed"):
-        events_of({"content": {}, "buffers": []})
+        batch_of({"content": {}, "buffers": []})
 
 
 # Sessions
