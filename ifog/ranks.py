@@ -148,10 +148,7 @@ def _operate(ranks: Ranks, event: OpEvent) -> None:
     spent[0] += begun - since
     if rank not in ranks.shares or spent[0] + spent[1] + spent[2] > _STEP:
         _average(ranks, rank, spent)
-    if t1 > since:
-        ranks.busy_until[rank] = t1
-    else:
-        ranks.busy_until[rank] = since
+    ranks.busy_until[rank] = t1 if t1 > since else since
     if rank in ranks.waits and _ends_wait(ranks.waits[rank], event):
         del ranks.waits[rank]
     if is_mixing(op) and step >= ranks.rounds.get(rank, 0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import networkx as nx
 import numpy as np
 import torch
@@ -18,6 +20,29 @@ def law_static_uniform_average_is_w_at_x():
         ifog.set_topology(label)
         expected = mixed(dense(ifog.load_topology(), weighted=False), stack())
         assert near(ifog.neighbor_allreduce(stack()[r]), expected[r])
+
+
+def law_a_large_average_ends_though_it_was_read_before_the_next_one_was_posted():
+    r, n = ifog.rank(), ifog.size()
+    if n < 3:  # the two must be read by different ranks
+        return
+
+    def post(x, shift):
+        edges = {"src_weights": {(r - shift) % n: 0.5}, "dst_weights": [(r + shift) % n]}
+        return ifog.neighbor_allreduce_nonblocking(
+            x, self_weight=0.5, **edges, enable_topo_check=False
+        )
+
+    # Averages live where the others can read them, so they are lent as they are.
+    x = [post(torch.full((100_000,), value), 1).wait() for value in (1.0, 2.0)]
+    first = post(x[0], 1)
+    if r % 2:
+        first.wait()
+    else:
+        time.sleep(0.05)  # while the next rank reads it
+    second = post(x[1], 2)
+    assert second.wait().eq(2.0).all()
+    assert first.wait().eq(1.0).all()
 
 
 def law_static_weighted_average_is_w_at_x():

@@ -126,6 +126,17 @@ def test_a_loan_is_a_copy_that_the_reader_sees_until_it_gives_it_back(bank):
     assert loan.unread() == ()
 
 
+def test_a_loan_that_was_read_stays_read_when_its_row_serves_the_next_one(bank):
+    lender, reader = bank
+    data = np.zeros(5000, np.uint8)
+    first = lender.lend(data, [5])
+    reader.give_back(3, first.token)
+    second = lender.lend(data, [5])
+    assert second.row == first.row
+    assert first.unread() == ()
+    assert second.unread() == (5,)
+
+
 def test_what_lives_in_the_pool_is_lent_where_it_is(ends):
     one, other = ends
     pool = Pool(2)

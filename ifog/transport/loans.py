@@ -172,7 +172,7 @@ class Loan:
 
     Attributes:
         token: where it is, for the readers.
-        readers: who they are, and their places in the ledger.
+        readers: who they are, and their places in the ledger; none once all have read it.
         row: of the ledger.
         block: to be used again once nobody reads it.
         lives: whether it is the user's own memory, which must not change before all have read it.
@@ -245,6 +245,7 @@ class Loans:
             if loan.unread():
                 self._out.append(loan)
                 continue
+            loan.readers = {}  # whoever still asks for it must not be told of the row's next loan
             self._rows.append(loan.row)
             block = loan.block
             if block is not None:
