@@ -1,0 +1,101 @@
+"""Events on hand as bytes: what is packed comes back, and nothing is made before it is read."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ifog.compact import Packer, unpack
+from ifog.telemetry import Deferred, EventLog, OpEvent, WaitEvent
+
+
+def operation(step: int, **changes) -> OpEvent:
+    event = OpEvent(
+        rank=2,
+        seq=3 * step,
+        step=step,
+        op="neighbor_allreduce",
+        name="x",
+        t0=1.5 + step,
+        t1=1.75 + step,
+        wait=0.125,
+        late=1,
+        nbytes=800,
+        dst=(1, 3),
+        src=(1, 3),
+        weights=(0.5, 0.25, 0.25),
+        arrived=(1.6 + step, 1.7 + step),
+    )
+    return event._replace(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"arrived": (), "src": (), "weights": ()},
+        {"wait": math.inf, "t1": math.nan},
+        {"seq": 1 << 40, "nbytes": 1 << 50, "late": -1},
+        {"name": "", "op": "win_put", "dst": ()},
+    ],
+)
+def test_a_packed_operation_comes_back_as_it_was(changes):
+    event = operation(7, **changes)
+    again = unpack(Packer().pack(event))
+    assert type(again) is OpEvent
+    assert repr(again) == repr(event)  # which, unlike ==, finds nan in the place of nan
+
+
+def test_operations_of_one_form_share_it_and_those_of_another_do_not():
+    packer = Packer()
+    (form, data), (same, other) = map(packer.pack, (operation(0), operation(1)))
+    assert same is form
+    assert other != data
+    forms = {packer.pack(operation(0, weights=(step / 7, 1.0, 1.0)))[0] for step in range(3000)}
+    assert len(forms) == 3000
+    assert unpack((form, data)) == operation(0)
+
+
+@pytest.mark.parametrize("row", [(), ("x", b""), (((2,) * 7), b"short"), (((2,) * 6), b"\0" * 48)])
+def test_a_row_that_is_no_operation_is_told(row):
+    with pytest.raises(ValueError, match=r"not an operation|values to unpack"):
+        unpack(row)
+
+
+def waits(first: int, count: int) -> list[WaitEvent]:
+    return [
+        WaitEvent(0, float(k), "barrier", "", k, (1,), 0.0) for k in range(first, first + count)
+    ]
+
+
+def test_events_that_nobody_reads_are_never_made():
+    log, made = EventLog(capacity=5), []
+
+    def make(first):
+        made.append(first)
+        return waits(first, 3)
+
+    for first in (0, 3, 6):
+        log.write(Deferred(3, lambda first=first: make(first)))
+    assert made == []
+    cursor, events = log.since(7)
+    assert (cursor, [event.step for event in events]) == (9, [7, 8])
+    assert made == [6]
+    assert [event.step for event in log.since(0)[1]] == [4, 5, 6, 7, 8]  # the last five
+    assert made == [6, 3]
+    assert log.since(9) == (9, [])
+    assert log.missed(0) == 4
+
+
+def test_events_that_turn_out_unreadable_count_as_missed_and_the_others_come():
+    log = EventLog()
+
+    def broken():
+        raise ValueError("not events")
+
+    log.write(waits(0, 2))
+    log.write(Deferred(4, broken))
+    log.write(waits(6, 1))
+    cursor, events = log.since(0)
+    assert (cursor, [event.step for event in events]) == (7, [0, 1, 6])
