@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ifog.errors import PeerFailedError
+from ifog.transport import loans
 from ifog.transport.loans import Loans, Pool
 from ifog.transport.mail import LOANS, SLOT_BYTES, Mail
 
@@ -190,17 +191,25 @@ def test_memory_that_is_not_used_any_more_goes_back_when_other_sizes_are_needed(
     assert same.all()  # and now it is used again as it is
 
 
-def test_what_has_not_been_used_for_long_goes_back_and_what_is_used_stays():
+def test_what_has_not_been_used_for_long_goes_back_and_what_is_used_stays(monkeypatch):
+    time = 100.0
+    monkeypatch.setattr(loans, "monotonic", lambda: time)
     pool = Pool(1)
     for nbytes in (6_000_000, 2_000_000, 6_000_000):  # both sizes have blocks with pages
         room = pool.room(nbytes)
         room[:] = 1
         del room
     assert resident(pool) > 8_000_000
+    for _ in range(1000):  # what is used in turn stays, however often the others are
+        room = pool.room(2_000_000)
+        room[0] = 1
+        del room
+    assert resident(pool) > 8_000_000
     for _ in range(40):
         room = pool.room(2_000_000)
         room[0] = 1
         del room
+        time += 0.2
     assert 2_000_000 <= resident(pool) < 3_000_000
     for _ in range(40):
         room = pool.room(2_000_000)

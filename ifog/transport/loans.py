@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from time import monotonic
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ assert _TOKEN.size == TOKEN_BYTES
 _PAGE = 4096
 _LEAST = 1 << 26  # bytes of a segment; a page of it takes memory once it is written
 _LARGE = 1 << 20  # bytes of a block whose pages are worth giving back
-_TURNS = 4  # of all large blocks: one that is still used is taken at least once in so many
+_IDLE = 2.0  # seconds after which a free large block counts as no longer used
 _SHARE = 8  # of the machine's memory that the blocks of all its ranks may take, as a fraction 1/8
 
 
@@ -66,8 +67,8 @@ class Pool:
     """Blocks of memory of this process that others can open.
 
     The pages of large free blocks go back to the system when a block of a new size is needed, or
-    when they have not been used while the others were several times: what a program no longer uses
-    does not stay in memory beside what it uses now.
+    when they have not been used for some seconds in which others were: what a program no longer
+    uses does not stay in memory beside what it uses now, and what it uses in turn does.
 
     Args:
         sharers: how many ranks of this machine have such a pool.
@@ -84,7 +85,7 @@ class Pool:
         self._left: deque[Block] = deque()
         self._full: set[tuple[int, int]] = set()  # the blocks in use or free that have their pages
         self._unused: set[tuple[int, int]] = set()  # those that were free and have not been taken
-        self._takes = 0
+        self._aged = monotonic()
         self._lock = threading.Lock()  # a thread may move operations forward meanwhile
 
     def take(self, nbytes: int) -> Block | None:
@@ -102,11 +103,10 @@ class Pool:
             return block
 
     def _age(self, taken: Block) -> None:
-        """Empty what was free before the last few turns of all blocks, and ever since."""
+        """Empty what was free at the last look, some seconds ago, and ever since."""
         self._unused.discard((taken.segment.start, taken.offset))
-        self._takes += 1
-        if self._takes >= _TURNS * len(self._full):
-            self._takes = 0
+        if monotonic() - self._aged >= _IDLE:
+            self._aged = monotonic()
             self._empty(self._unused)
             free = (block for blocks in self._free.values() for block in blocks)
             self._unused = {(block.segment.start, block.offset) for block in free} & self._full
