@@ -158,7 +158,17 @@ _HOME = {
     "windows": ("Window",),
     "solving": ("solve",),
 }
-_MODULES = ("algorithms", "problems", "schedules", "simulate", "topology", "weights")
+_MODULES = (
+    "algorithms",
+    "compression",
+    "networks",
+    "problems",
+    "schedules",
+    "simulate",
+    "testing",
+    "topology",
+    "weights",
+)
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [  # noqa: PLE0604 - the table above is the list, spelled once

@@ -2,9 +2,12 @@ from typing import Any
 
 from ifog import algorithms as algorithms
 from ifog.advice import advise as advise
+from ifog import compression as compression
+from ifog import networks as networks
 from ifog import problems as problems
 from ifog import schedules as schedules
 from ifog import simulate as simulate
+from ifog import testing as testing
 from ifog import topology as topology
 from ifog import weights as weights
 from ifog.agents import MatrixMixer as MatrixMixer
