@@ -30,7 +30,7 @@ from ifog.conformance import (
     laws_problem,
 )
 from ifog.context import Context, current, use
-from ifog.errors import IfogError, LawError, PeerFailedError
+from ifog.errors import ArgumentError, IfogError, LawError, PeerFailedError
 from ifog.telemetry import Sink
 from ifog.topology import ring
 from ifog.transport.local import LocalHub, LocalTransport
@@ -142,6 +142,7 @@ def check_algorithm(
 
     Raises:
         LawError: the first law that is broken, and what to change.
+        ArgumentError: not an ``Algorithm``.
 
     Example:
         >>> from ifog.algorithms import extra
@@ -149,6 +150,11 @@ def check_algorithm(
         'equivalence'
     """
     graph = ring(8) if graph is None else graph
+    if not isinstance(algorithm, Algorithm):
+        raise ArgumentError(
+            "check_algorithm takes an Algorithm, such as atc(0.1) or Algorithm(init, step); got "
+            f"{getattr(algorithm, '__name__', type(algorithm).__name__)}"
+        )
     oracle = problem or laws_problem(shape, "samples" in algorithm.needs)
     check_axis(algorithm, oracle, shape)
     done = ["axis"]

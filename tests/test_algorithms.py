@@ -238,6 +238,11 @@ def test_what_is_kept_outside_of_the_state_is_noticed():
         check_algorithm(plain(Remembering()), hosts=(1,))
 
 
+def test_what_still_has_to_be_made_is_not_checked():
+    with pytest.raises(ArgumentError, match=r"takes an Algorithm, such as atc\(0\.1\).*got atc"):
+        check_algorithm(ifog.algorithms.atc)
+
+
 def test_a_bias_is_not_exact():
     with pytest.raises(LawError, match="fixed point"):
         check_algorithm(plain(right), exact=True, hosts=(1,))
