@@ -86,7 +86,15 @@ class Presence:
 
 
 class Rounds:
-    """The graph of each round of all runs together, without what is lost or away."""
+    """The graph of each round of all runs together, without what is lost or away.
+
+    Args:
+        schedule: over n agents.
+        seeds: of the runs side by side.
+        weather: what happens on the way.
+        presence: who is there.
+        weigh: other weights for the links of each round.
+    """
 
     def __init__(
         self,
@@ -94,9 +102,9 @@ class Rounds:
         seeds: Sequence[int],
         weather: Weather,
         presence: Presence,
-        weigh: Callable[[Links], Links] | None,
+        weigh: Callable[[Links], Links] | None = None,
     ) -> None:
-        self._schedule, self._seeds, self._weather = schedule, seeds, weather
+        self._schedule, self.seeds, self.weather = schedule, seeds, weather
         self._presence, self._weigh = presence, weigh
         period = getattr(schedule, "period", None)
         still = weather.loss == 0 and weather.churn is None
@@ -122,9 +130,9 @@ class Rounds:
 
     def __call__(self, step: int) -> Links:
         if self._drawn:
-            links = _side_by_side([self.plain(step, seed) for seed in self._seeds])
+            links = _side_by_side([self.plain(step, seed) for seed in self.seeds])
         else:
-            links = _side_by_side([self.plain(step, 0)] * len(self._seeds))
+            links = _side_by_side([self.plain(step, 0)] * len(self.seeds))
         gone = self._lost(links, step)
         here = self._presence.here
         if here is not None:
@@ -132,26 +140,22 @@ class Rounds:
         return _without(links, gone, self._rows) if gone.any() else links
 
     def _lost(self, links: Links, step: int) -> Mask:
-        if self._weather.loss == 0:
+        if self.weather.loss == 0:
             return np.zeros(len(links.source), dtype=bool)
-        run = links.source // (links.n // len(self._seeds))
-        many = np.bincount(run, minlength=len(self._seeds)).tolist()  # links stand run by run
+        run = links.source // (links.n // len(self.seeds))
+        many = np.bincount(run, minlength=len(self.seeds)).tolist()  # links stand run by run
         draws = [
             np.random.default_rng((seed, 2, step)).random(count)
-            for seed, count in zip(self._seeds, many, strict=True)
+            for seed, count in zip(self.seeds, many, strict=True)
         ]
-        return np.concatenate(draws) < self._weather.loss
+        return np.concatenate(draws) < self.weather.loss
 
 
 class Channel:
     """What algorithms see of the graph in the simulator.
 
     Args:
-        schedule: over n agents.
-        seeds: of the runs side by side.
-        weather: what happens on the way.
-        presence: who is there.
-        weigh: other weights for the links of each round.
+        rounds: the graphs of all runs.
         heard: is told the graph of each round of the first run, or None of an average over
             everybody, and the tensors.
         device: where the tensors are.
@@ -164,25 +168,21 @@ class Channel:
 
     def __init__(
         self,
-        schedule: Schedule,
-        seeds: Sequence[int],
+        rounds: Rounds,
         *,
-        weather: Weather,
-        presence: Presence,
-        weigh: Callable[[Links], Links] | None = None,
         heard: Callable[[Links | None, Sequence[Tensor]], None] | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self._rounds = Rounds(schedule, seeds, weather, presence, weigh)
-        self.total = n = self._rounds.plain(0, 0).n
+        self._rounds, seeds = rounds, rounds.seeds
+        self.total = n = rounds.plain(0, 0).n
         numbers = [torch.arange(n) + seed * n for seed in seeds]
         self.agents = torch.cat(numbers).to(device)
         self.step = 0
         self._runs, self._first = len(seeds), seeds[0]
-        self._delay, self._heard = weather.delay, heard
+        self._delay, self._heard = rounds.weather.delay, heard
         self._call = 0
         self._delayed: list[DelayedMixer] = []
-        self._mixer = MatrixMixer(self._rounds)
+        self._mixer = MatrixMixer(rounds)
 
     def begin(self) -> None:
         """A new step begins."""

@@ -151,26 +151,23 @@ class Throughput:
 
 def fold_throughput(state: Throughput, events: Iterable[Event]) -> Throughput:
     """Add up where each operation's time went."""
-    ranks = state.ranks
     for event in events:
-        if type(event) is OpEvent:
-            rank, _, _, _, _, t0, t1, waited, _, nbytes, *_ = event
-            before, rounds = ranks.busy_until.get(rank, 0.0), ranks.rounds.get(rank, 0)
-            if track(ranks, event):
-                taken = t1 - (t0 if t0 > before else before)
-                wait = waited if waited < taken else max(taken, 0.0)
-                compute = t0 - before if 0.0 < before < t0 else 0.0
-                gained = ranks.rounds.get(rank, 0) - rounds
-                spent = (compute, max(taken - wait, 0.0), wait, nbytes, gained, 0.0)
-                _add(state, rank, t1, spent)
+        before = state.ranks.busy_until.get(event.rank, 0.0)
+        rounds = state.ranks.rounds.get(event.rank, 0)
+        seq = state.ranks.seq
+        if not track(state.ranks, event):
             continue
-        seq = ranks.seq
-        if not track(ranks, event):
-            continue
-        if ranks.seq != seq:
+        if state.ranks.seq != seq:
             state.total.clear()
             state.slices.clear()
-        if isinstance(event, LogEvent):
+        if isinstance(event, OpEvent):
+            begun = max(event.t0, before)
+            wait = min(event.wait, max(event.t1 - begun, 0.0))
+            compute = max(event.t0 - before, 0.0) if before else 0.0
+            gained = state.ranks.rounds.get(event.rank, 0) - rounds
+            spent = (compute, max(event.t1 - begun - wait, 0.0), wait, event.nbytes, gained, 0.0)
+            _add(state, event.rank, event.t1, spent)
+        elif isinstance(event, LogEvent):
             samples = sum(value for name, value in event.values if name == "samples")
             if samples > 0:
                 _add(state, event.rank, event.t, (0.0, 0.0, 0.0, 0.0, 0.0, samples))

@@ -22,11 +22,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from ifog.compact import Packed, Packer, unpack
+from ifog.event_bytes import Deferred, Packed, Packer, unpack
 from ifog.telemetry import (
     CellEnd,
     CellStart,
-    Deferred,
     Event,
     GraphEvent,
     LostEvent,
@@ -75,7 +74,6 @@ class IOPubSink:
         self._pending: deque[Event | Packed] = deque()  # operations are packed
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._awake = False  # or about to be; a quicker answer than that of the Event
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ifog-events", daemon=True)
         self._thread.start()
@@ -84,8 +82,7 @@ class IOPubSink:
         """Queue the events."""
         for event in events:
             self._pending.append(self._packer.pack(event) if type(event) is OpEvent else event)
-        if not self._awake:
-            self._awake = True
+        if not self._wake.is_set():
             self._wake.set()
 
     def attach(self, parent: Any, *, busy: bool, live: bool = False) -> None:
@@ -133,8 +130,6 @@ class IOPubSink:
     def _run(self) -> None:
         while not self._closed.is_set():
             self._wake.wait(_LOOK if self._busy else None)
-            # In this order: an event that comes in between is among those that are sent next.
-            self._awake = False
             self._wake.clear()
             waits = self._busy and self._look()
             if waits or not self._busy or now() - self._sent >= self._period:

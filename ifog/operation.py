@@ -89,16 +89,28 @@ def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Op
     waited = blocked(handle, outcome.arrivals)
     context.finished(handle.op, handle.step, outcome.nbytes, waited)
     if context.sink is not None:
-        _, arrivals, nbytes, dst, src, weights = outcome
-        late = arrivals.last_from if waited > 0.0 else -1
+        arrivals = outcome.arrivals
         try:
-            arrived = tuple(map(_arrived_at, map(arrivals.parcels.__getitem__, src)))
+            arrived = tuple(map(_arrived_at, map(arrivals.parcels.__getitem__, outcome.src)))
         except KeyError:  # a source whose own message was not among the last round's
             arrived = ()
-        about = (context.rank, seq, handle.step, handle.op, handle.name)
-        event = (*about, t0, now(), waited, late, nbytes, dst, src, weights, arrived)
-        # One of these a round: calling the class would take twice as long.
-        context.sink.write((tuple.__new__(OpEvent, event),))
+        event = OpEvent(
+            context.rank,
+            seq,
+            handle.step,
+            handle.op,
+            handle.name,
+            t0,
+            now(),
+            waited,
+            arrivals.last_from if waited > 0.0 else -1,
+            outcome.nbytes,
+            outcome.dst,
+            outcome.src,
+            outcome.weights,
+            arrived,
+        )
+        context.sink.write((event,))
     return outcome.result
 
 

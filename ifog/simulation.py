@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ifog.algorithms.base import Algorithm, Both, State
-from ifog.channels import Channel, Presence, Weather, frozen
+from ifog.channels import Channel, Presence, Rounds, Weather, frozen
 from ifog.durations import Clocks, CostModel
 from ifog.links import Links
 from ifog.modelled import Recorder
@@ -117,13 +117,7 @@ class Mixers:
         ways = (row_stochastic, column_stochastic) if both else (None,)
         self._channels = [
             Channel(
-                schedule,
-                seeds,
-                weather=weather,
-                presence=self.presence,
-                weigh=way,
-                heard=heard,
-                device=device,
+                Rounds(schedule, seeds, weather, self.presence, way), heard=heard, device=device
             )
             for way in ways
         ]

@@ -201,11 +201,12 @@ class _OneEach:
         kept: dict[int, Any] = {}
 
         def graph(step: int) -> Any:
-            step = step % rounds.period if rounds.period else step
-            if rounds.period and step in kept:
-                return kept[step]
-            made = kept[step] = rounds(step).graph()
-            return made
+            if rounds.period is None:  # no two rounds are the same
+                return rounds(step).graph()
+            step %= rounds.period
+            if step not in kept:
+                kept[step] = rounds(step).graph()
+            return kept[step]
 
         self._mixer = neighbor_mixer(graph)
 

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -23,7 +23,6 @@ __all__ = [
     "CellEnd",
     "CellStart",
     "DeathEvent",
-    "Deferred",
     "Event",
     "EventLog",
     "GraphEvent",
@@ -305,35 +304,6 @@ class Tee:
             sink.write(events)
 
 
-class Deferred:
-    """Events that are on hand as bytes, and made only when somebody reads them.
-
-    Args:
-        count: how many they are.
-        make: gives them; a ValueError says that they are unreadable, and there are none.
-    """
-
-    __slots__ = ("_count", "_events", "_make")
-
-    def __init__(self, count: int, make: Callable[[], Sequence[Event]]) -> None:
-        self._count = count
-        self._make: Callable[[], Sequence[Event]] | None = make
-        self._events: Sequence[Event] = ()
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Event]:
-        make = self._make
-        if make is not None:
-            try:
-                self._events = make()
-            except ValueError:
-                self._events = ()
-            self._make = None  # and with it the bytes
-        return iter(self._events)
-
-
 class EventLog:
     """The last ``capacity`` events, to be read at the reader's own pace; also a sink.
 
@@ -344,16 +314,16 @@ class EventLog:
 
     def __init__(self, capacity: int = 200_000) -> None:
         self._capacity = capacity
-        self._chunks: deque[tuple[Event, ...] | Deferred] = deque()
+        self._chunks: deque[Collection[Event]] = deque()
         self._held = 0  # events in the chunks
         self._written = 0
         self._lock = threading.Lock()
         self.lost = 0
         self.followers: WeakSet[Any] = WeakSet()
 
-    def write(self, events: Sequence[Event] | Deferred) -> None:
-        """Append the events; the oldest fall out when the log is full."""
-        chunk = events if isinstance(events, Deferred) else tuple(events)
+    def write(self, events: Collection[Event]) -> None:
+        """Append the events, which are read when asked for; the oldest fall out of a full log."""
+        chunk = tuple(events) if isinstance(events, list) else events
         if not chunk:
             return
         with self._lock:

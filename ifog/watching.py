@@ -30,16 +30,16 @@ _OFTEN = (10.0, 40.0)  # and while somebody looks at a dashboard
 
 
 class _Stride:
-    __slots__ = ("_batch", "_glances", "_since", "dense", "value")
+    __slots__ = ("_batch", "_dense", "_glances", "_since", "value")
 
     def __init__(self, numel: int) -> None:
         self.value = 1
-        self.dense, self._batch = _DENSE[numel > _LARGE], _BATCH[numel > _LARGE]
+        self._dense, self._batch = _DENSE[numel > _LARGE], _BATCH[numel > _LARGE]
         self._glances = 0
         self._since = (0, now())  # a round and when it was
 
     def due(self, step: int) -> bool:
-        return step < self.dense or step % self.value == 0
+        return step < self._dense or step % self.value == 0
 
     def taken(self, step: int, rates: tuple[float, float]) -> None:
         self._glances += 1
@@ -75,10 +75,7 @@ class Watcher:
         """Emit a glance at ``x`` after ``step`` rounds, unless this round is passed over."""
         if self._context.sink is None:
             return
-        stride = self._strides.get(name)
-        if stride is not None and step >= stride.dense and step % stride.value:
-            self._skipped[name] = (step, x)  # nearly every round, so it must be quick
-        elif self._due(name, step, x.numel()):
+        if self._due(name, step, x.numel()):
             self._skipped.pop(name, None)
             self._emit(x, name, step)
         else:

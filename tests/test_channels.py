@@ -23,11 +23,7 @@ def rounds(schedule, seeds=(0,), weigh=None, presence=None, **weather):
 
 
 def channel(schedule, seeds=(0,), **weather):
-    n = schedules.links_of(schedule, 0).n
-    conditions = Weather(**weather)
-    return Channel(
-        schedule, seeds, weather=conditions, presence=Presence(n, seeds, conditions.churn)
-    )
+    return Channel(rounds(schedule, seeds, **weather))
 
 
 def test_runs_side_by_side_are_blocks_of_one_matrix():

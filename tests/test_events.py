@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from ifog.compact import Packer, unpack
-from ifog.telemetry import Deferred, EventLog, OpEvent, WaitEvent
+from ifog.event_bytes import Deferred, Packer, unpack
+from ifog.telemetry import EventLog, OpEvent, WaitEvent
 
 
 def operation(step: int, **changes) -> OpEvent:

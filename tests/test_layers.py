@@ -25,7 +25,7 @@ GRAPHS = (
 )
 LAYERS = (
     ("telemetry", "errors", "manifest", "numbers", "outlets", "presses", "quantities"),
-    ("background", "compact", "costs"),
+    ("background", "costs", "event_bytes"),
     ("transport", "handle", "layout", "survival", "tracks", *GRAPHS),
     ("algorithms", "departures", "exchange", "kernels", "packing", "problems", "sampling"),
     ("compression", "networks", "slots", "squeezing"),
