@@ -27,6 +27,7 @@ from ifog.squeezing import squeezed, unsqueezed
 __all__ = ["agent_mixer"]
 
 _OP = "agent_mixer"
+_ROUND = "neighbor_agents"  # a round of neighbours, which is what live views count
 
 
 def agent_mixer(graph: Graph, *, squeeze: bool = False, name: str | None = None) -> MatrixMixer:
@@ -96,7 +97,7 @@ def _rows_nonblocking(
         found = [tables[place] for place in range(len(tensors))]
         return Outcome(found, arrivals, nbytes, tuple(traffic.send), sources)
 
-    return launch(_OP, name, {*traffic.send, *traffic.receive}, body)
+    return launch(_ROUND, name, {*traffic.send, *traffic.receive}, body)
 
 
 def _parcel(xs: Sequence[Tensor], rows: Tensor, squeeze: bool) -> Parcel:

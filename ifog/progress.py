@@ -1,4 +1,8 @@
-"""A line on stderr that says how far a long computation is, if somebody is there to read it."""
+"""A line that says how far a long computation is, if somebody is there to read it.
+
+It goes to stderr; in a notebook it is an output of its own, because what is written to stderr there
+cannot be taken back.
+"""
 
 from __future__ import annotations
 
@@ -28,25 +32,53 @@ class Progress:
         self._begun = self._last = time.monotonic()
         self._wait = 0.0 if shown else _FIRST
         self._silent = shown is False or (shown is None and not _is_read())
-        self._said = False
+        self._line: _Output | _Stderr | None = None
 
     def __call__(self, step: int, figures: Mapping[str, float]) -> None:
         """``step`` steps are done."""
         now = time.monotonic()
         if self._silent or now - self._begun < self._wait or now - self._last < _AGAIN:
             return
-        self._last, self._said = now, True
+        self._last = now
         left = (now - self._begun) * (self._steps - step) / max(step, 1)
         values = ", ".join(f"{name} {number(value)}" for name, value in figures.items())
         line = f"{self._label}: {count(step)} of {count(self._steps)}, {values}"
-        sys.stderr.write(f"\r{line}, {duration(left)} left\x1b[K")
-        sys.stderr.flush()
+        if self._line is None:
+            self._line = _Output() if _in_notebook() else _Stderr()
+        self._line.write(f"{line}, {duration(left)} left")
 
     def close(self) -> None:
         """Take the line away."""
-        if self._said:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        if self._line is not None:
+            self._line.write("")
+
+
+class _Stderr:
+    """A line of a terminal, written over each time."""
+
+    def write(self, text: str) -> None:
+        sys.stderr.write(f"\r{text}\x1b[K")
+        sys.stderr.flush()
+
+
+class _Output:
+    """An output below the cell."""
+
+    def __init__(self) -> None:
+        from IPython.display import DisplayHandle
+
+        self._handle = DisplayHandle()
+        self._shown = False
+
+    def write(self, text: str) -> None:
+        show = self._handle.update if self._shown else self._handle.display
+        self._shown = True
+        show({"text/plain": text}, raw=True)
+
+
+def _in_notebook() -> bool:
+    # A rank's outputs cannot be changed afterwards.
+    return "ipykernel" in sys.modules and "ipyparallel.engine" not in sys.modules
 
 
 def _is_read() -> bool:

@@ -108,7 +108,8 @@ def run(
         codec: by which messages are counted in bytes; what they contain is the algorithm's affair.
         dtype: of everything; by default the problem's.
         device: of everything; by default a GPU if there is one.
-        progress: a line on stderr; by default for runs longer than two seconds that are watched.
+        progress: a line that says how far it is; by default for runs of more than two seconds that
+            are watched.
         label: the name of the trace; by default the algorithm's.
 
     Raises:

@@ -328,6 +328,31 @@ def test_progress_is_said_to_those_who_look(capsys):
     assert said.endswith("\r\x1b[K")
 
 
+def test_progress_in_a_notebook_is_an_output_that_is_empty_in_the_end(monkeypatch):
+    from IPython import display
+
+    from ifog import progress
+
+    shown = []
+
+    class Handle:
+        def display(self, data, raw):
+            shown.append(("new", data["text/plain"]))
+
+        def update(self, data, raw):
+            shown.append(("again", data["text/plain"]))
+
+    monkeypatch.setattr(display, "DisplayHandle", Handle)
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    line = progress.Progress("dgd", 4, True)
+    for step in (1, 2):
+        line._last -= 1
+        line(step, {})
+    line.close()
+    assert [kind for kind, _ in shown] == ["new", "again", "again"]
+    assert [text[:11] for _, text in shown] == ["dgd: 1 of 4", "dgd: 2 of 4", ""]
+
+
 def test_huge_pages_are_asked_for_before_torch_is_there():
     code = (
         "import os, sys; os.environ.pop('THP_MEM_ALLOC_ENABLE', None); import ifog; "

@@ -76,7 +76,7 @@ class Bytes:
 
     def write(self, events):
         self.total += sum(
-            e.nbytes for e in events if isinstance(e, OpEvent) and e.op == "agent_mixer"
+            e.nbytes for e in events if isinstance(e, OpEvent) and e.op == "neighbor_agents"
         )
 
 
