@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from ifog.numbers import count, duration, number
 
@@ -67,7 +68,7 @@ class _Output:
     def __init__(self) -> None:
         from IPython.display import DisplayHandle
 
-        self._handle = DisplayHandle()
+        self._handle: Any = DisplayHandle()  # type: ignore[no-untyped-call] # IPython's
         self._shown = False
 
     def write(self, text: str) -> None:
@@ -77,8 +78,10 @@ class _Output:
 
 
 def _in_notebook() -> bool:
-    # A rank's outputs cannot be changed afterwards.
-    return "ipykernel" in sys.modules and "ipyparallel.engine" not in sys.modules
+    module: Any = sys.modules.get("IPython")
+    kernel = None if module is None else getattr(module.get_ipython(), "kernel", None)
+    # What a rank has shown cannot be changed afterwards.
+    return kernel is not None and not type(kernel).__module__.startswith("ipyparallel")
 
 
 def _is_read() -> bool:

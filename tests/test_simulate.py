@@ -336,10 +336,10 @@ def test_progress_in_a_notebook_is_an_output_that_is_empty_in_the_end(monkeypatc
     shown = []
 
     class Handle:
-        def display(self, data, raw):
+        def display(self, data, **_):
             shown.append(("new", data["text/plain"]))
 
-        def update(self, data, raw):
+        def update(self, data, **_):
             shown.append(("again", data["text/plain"]))
 
     monkeypatch.setattr(display, "DisplayHandle", Handle)
