@@ -39,6 +39,8 @@ _AXES = {
 }
 _HEIGHT, _PLOT = 440, 330  # pixels
 _APART = 15  # pixels between two names
+_LETTER = 6.4  # pixels of a name, where they are as wide as they come
+_MARGIN = (100, 440)  # pixels beside the plot, for the names
 
 
 def figure(lines: Sequence[Line], *, measure: str, against: str, theme: str) -> go.FigureWidget:
@@ -77,7 +79,7 @@ def figure(lines: Sequence[Line], *, measure: str, against: str, theme: str) -> 
             yanchor="middle",
             font={"size": 12, "color": colors[line.group % len(colors)]},
         )
-    drawn.update_layout(**_layout(measure, ground))
+    drawn.update_layout(**_layout(measure, ground, max(len(line.text) for line in lines)))
     axis: dict[str, Any] = {
         "gridcolor": ground["grid"],
         "linecolor": ground["grid"],
@@ -99,7 +101,8 @@ def _ticks(low: int, high: int) -> dict[str, Any]:
     }
 
 
-def _layout(measure: str, ground: dict[str, str]) -> dict[str, Any]:
+def _layout(measure: str, ground: dict[str, str], longest: int) -> dict[str, Any]:
+    beside = min(max(_LETTER * longest + 20, _MARGIN[0]), _MARGIN[1])
     told = "solid: measured; dashed: predicted rate; dotted: floor of the bias"
     return {
         "title": {
@@ -112,7 +115,7 @@ def _layout(measure: str, ground: dict[str, str]) -> dict[str, Any]:
         "paper_bgcolor": ground["ground"],
         "plot_bgcolor": ground["ground"],
         "height": _HEIGHT,
-        "margin": {"l": 60, "r": 330, "t": 50, "b": 50},
+        "margin": {"l": 60, "r": beside, "t": 50, "b": 50},
         "showlegend": False,
         "hovermode": "closest",
     }
