@@ -128,7 +128,8 @@ def test_the_catalog_is_filtered_and_shown():
     text, page = repr(exact), exact._repr_html_()
     assert text.splitlines()[0].split()[:3] == ["name", "family", "graph"]
     assert len(text.splitlines()) == 4
-    assert page.count("<tr>") == 4
+    assert page.count("<tbody>") == 3
+    assert "(u, w)+ = C (u - a y, w)" in page
     assert 'href="https://arxiv.org/abs/1607.03218"' in page
     assert exact.rows()[1]["exact"] is True
     assert methods.catalog().named("extra").make is methods.extra

@@ -40,6 +40,7 @@ __all__ = ["Catalog", "Entry", "catalog"]
 Graph = Literal["balanced", "symmetric", "columns", "rows and columns", "tree", "links", "none"]
 Flag = Literal["directed", "changing", "stochastic", "exact", "compressed"]
 _FLAGS: tuple[Flag, ...] = ("directed", "changing", "stochastic", "exact", "compressed")
+_LEFT = "style='text-align:left'"  # notebooks align cells to the right
 _COLUMNS = ("name", "family", "graph", *_FLAGS, "reference")
 
 
@@ -122,9 +123,8 @@ class Catalog(tuple[Entry, ...]):
         return "\n".join(line.rstrip() for line in padded)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{column}</th>" for column in (*_COLUMNS, "equation"))
-        body = "".join(f"<tr>{''.join(_html_cells(entry))}</tr>" for entry in self)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        head = "".join(f"<th {_LEFT}>{column}</th>" for column in _COLUMNS)
+        return f"<table><thead><tr>{head}</tr></thead>{''.join(map(_html_rows, self))}</table>"
 
 
 def catalog(
@@ -187,12 +187,17 @@ def _cells(entry: Entry, *, short: bool) -> Iterator[str]:
     yield reference
 
 
-def _html_cells(entry: Entry) -> Iterator[str]:
+def _html_rows(entry: Entry) -> str:
+    """Two rows: the properties, and below them the equation over the whole width."""
     number = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
-    for cell in _cells(entry, short=False):
-        linked = number.sub(r'<a href="https://arxiv.org/abs/\1">\g<0></a>', html.escape(cell))
-        yield f"<td>{linked}</td>"
-    yield f"<td><pre>{html.escape(entry.equation)}</pre></td>"
+    cells = [html.escape(cell) for cell in _cells(entry, short=True)]
+    cells[0] = f"<b title='{html.escape(entry.summary)}'>{cells[0]}</b>"
+    linked = number.sub(r'<a href="https://arxiv.org/abs/\1">\g<0></a>', cells[-1])
+    cells[-1] = f"<span title='{html.escape(entry.reference)}'>{linked}</span>"
+    row = "".join(f"<td {_LEFT}>{cell}</td>" for cell in cells)
+    equation = f"<pre style='margin:0; white-space:pre'>{html.escape(entry.equation)}</pre>"
+    below = f"<td {_LEFT} colspan='{len(cells)}'>{equation}</td>"
+    return f"<tbody><tr>{row}</tr><tr>{below}</tr></tbody>"
 
 
 def _entries(family: str, *rows: tuple[Callable[..., Algorithm], Graph, str]) -> list[Entry]:
