@@ -70,6 +70,22 @@ def test_panels_are_empty_before_the_first_event(log):
     assert [panel.state["empty"] for panel in panels] == [True] * len(PANELS)
 
 
+def test_panels_that_have_much_to_read_say_so_until_it_is_their_turn(log, monkeypatch):
+    monkeypatch.setattr("ifog.widgets.panel._MUCH", 10)
+    panels, told = [Graph(), Consensus()], []
+    log.write(events())
+    panels[0].observe(lambda _: told.append(panels[1].state.get("why")), "state")
+    feed = still(panels, log)
+    feed.step()
+    assert told[-1] == ["Reading the run", "the picture comes soon"]  # as the first one was drawn
+    assert panels[1].state["empty"] is False
+    few = EventLog()
+    panel = Consensus()
+    few.write(events()[:3])
+    still([panel], few).step()
+    assert "why" not in panel.state
+
+
 def test_the_names_of_panels_are_those_of_the_magic():
     from ifog.magics import commands
 

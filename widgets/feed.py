@@ -33,6 +33,9 @@ class Follower(Protocol):
     n: int
     asleep: bool
 
+    def announce(self, source: EventSource) -> None:
+        """``source`` is about to be read for the first time."""
+
     def follow(self, source: EventSource, *, refresh: bool) -> None:
         """Take what is new in ``source``; ``refresh`` asks to move on without news too."""
 
@@ -94,6 +97,8 @@ class Feed:
                 for panel in self._panels if self._events is not None else ():
                     panel.restart()
                 self._events = events
+                for panel in self._panels:
+                    panel.announce(events)
                 self._unprepared = deque(self._panels)
             if not all(panel.asleep for panel in self._panels):
                 _followers(events).add(self)

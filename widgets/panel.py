@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -23,6 +24,7 @@ from ifog.widgets.paper import Theme, png_of, svg_of
 __all__ = ["Panel", "Picture"]
 
 _PAGE, _GUTTER = 864, 24  # pixels of a dashboard's columns, and between two
+_MUCH = 20_000  # events that take a noticeable time to read
 _log = logging.getLogger(__name__)
 
 
@@ -98,6 +100,11 @@ class Panel(anywidget.AnyWidget):
 
     def _note_look(self, _change: Any) -> None:
         self._anew = True  # a view may depend on it, such as on the window of a timeline
+
+    def announce(self, source: EventSource) -> None:
+        """Say so where there is much to read before the first picture."""
+        if not self.state and _tape(source) is None and source.since(sys.maxsize)[0] > _MUCH:
+            self._show({"empty": True, "why": ["Reading the run", "the picture comes soon"]})
 
     def follow(self, source: EventSource, *, refresh: bool) -> None:
         """Fold what is new in ``source`` and show it; an error is shown, never raised.
