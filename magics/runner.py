@@ -7,6 +7,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ifog.errors import CellError, ClusterError, DeadlineError, IfogError, NoClusterError
@@ -41,6 +42,7 @@ class Runner:
         self.shell = shell
         self.screen = screen
         self.names: set[str] = set()
+        self.saved: Path | None = None  # where %bf save kept variables last
         self.last: CellResult | None = None
         self.recording: Recording | None = None
         self._home = home
@@ -88,7 +90,8 @@ class Runner:
     def restart(self) -> None:
         """Give the cluster fresh ranks, telling the progress."""
         cluster = self.cluster()
-        self._launch(cluster, cluster.restart, "restarted, without variables")
+        saved = f"; the last checkpoint: %bf load {self.saved}" if self.saved else ""
+        self._launch(cluster, cluster.restart, f"restarted, without variables{saved}")
 
     def _launch(self, cluster: Cluster, launch: Callable[..., Any], done: str) -> None:
         begun = now()

@@ -28,6 +28,7 @@ def save(runner: Runner, line: str) -> None:
     runner.require_idle(range(cluster.n), "%bf save")
     cluster.run(f"_kept = bf.save({str(target)!r}, {names or None!r})").raise_for_error()
     kept = next(iter(cluster.pull("_kept").values()))
+    runner.saved = target
     sys.stdout.write(f"{', '.join(kept)}: kept in {target}\n")
 
 

@@ -339,7 +339,9 @@ def notebook(cluster):
 
 
 @pytest.mark.mpi
-def test_the_magics_save_and_load_also_on_fewer_ranks(cluster, notebook, tmp_path, capsys):
+def test_the_magics_save_and_load_also_on_fewer_ranks(
+    cluster, notebook, tmp_path, capsys, monkeypatch
+):
     from ifog.cluster import current as running
 
     folder = tmp_path / "run"
@@ -355,6 +357,10 @@ def test_the_magics_save_and_load_also_on_fewer_ranks(cluster, notebook, tmp_pat
     notebook.run_line_magic("bf", f"load {folder} -n 2 --rule average")
     assert "tensors averaged over those ranks" in capsys.readouterr().out
     assert [float(x[0]) for x in running().pull("x").values()] == [1.5, 1.5]
+    shown = []
+    monkeypatch.setattr("ifog.magics.runner.notice", lambda *words: shown.append(words) or ("", ""))
+    notebook.run_line_magic("bf", "restart")
+    assert shown[-1][1].endswith(f"without variables; the last checkpoint: %bf load {folder}")
 
 
 @pytest.mark.mpi
