@@ -22,7 +22,17 @@ from ifog.layout import Layout, arranged
 from ifog.numbers import rank_ranges
 from ifog.rounds import Schedule
 from ifog.survival import surviving_share
-from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, Sink, Tee, WaitEvent, now
+from ifog.telemetry import (
+    CellEnd,
+    CellStart,
+    Event,
+    GraphEvent,
+    Sink,
+    Tee,
+    WaitEvent,
+    now,
+    reporter,
+)
 from ifog.transport.base import Transport
 from ifog.watching import Watcher
 from ifog.weights import Weights, of_rank
@@ -160,6 +170,16 @@ class Context:
         # What all ranks do between cells must match also where some of them left out a cell.
         self.cell, self.unnamed = 0, self._between
         self.participants, self.healing.left = self.alive, {}
+
+    @property
+    def sink(self) -> Sink | None:
+        """Where events go, or None."""
+        return self._sink
+
+    @sink.setter
+    def sink(self, sink: Sink | None) -> None:
+        self._sink = sink
+        self.report = reporter(sink)
 
     def attach(self, sink: Sink) -> None:
         """Send the events to ``sink`` too."""

@@ -7,55 +7,60 @@ have long pushed out by then; packed, those of one form share what they have in 
 
 from __future__ import annotations
 
-import struct
+from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import lru_cache
+from itertools import chain, islice
 from typing import Any
 
 from ifog.telemetry import Event, OpEvent
 
-__all__ = ["Deferred", "Packed", "Packer", "unpack"]
+__all__ = ["Deferred", "pack", "unpack"]
 
-_MOST = 1000  # forms remembered: a loop whose weights change in every round makes one a round
 Form = tuple[int, str, str, int, tuple[int, ...], tuple[int, ...], tuple[float, ...]]
-Packed = tuple[Form, bytes]
+Columns = tuple[tuple[Form, ...], bytes, bytes]
+_WHOLE, _REAL = "q", "d"
 
 
-@lru_cache(maxsize=64)
-def _layout(arrivals: int) -> struct.Struct:
-    return struct.Struct(f"<qqqddd{arrivals}d")  # seq, step, late, t0, t1, wait, arrivals
+def pack(events: Sequence[tuple[Any, ...]]) -> Columns:
+    """The fields of ``OpEvent``s, at least one: their forms, and the columns that are their own."""
+    rank, seq, step, op, name, t0, t1, wait, late, nbytes, dst, src, weights, arrived = zip(
+        *events, strict=True
+    )
+    known: dict[Form, int] = {}
+    forms = zip(rank, op, name, nbytes, dst, src, weights, strict=True)
+    number = [known.setdefault(form, len(known)) for form in forms]
+    whole = array(_WHOLE, [*number, *seq, *step, *late, *map(len, arrived)])
+    real = array(_REAL, [*t0, *t1, *wait, *chain.from_iterable(arrived)])
+    return tuple(known), whole.tobytes(), real.tobytes()
 
 
-class Packer:
-    """Packs the events of operations."""
-
-    def __init__(self) -> None:
-        self._forms: dict[Form, Form] = {}
-
-    def pack(self, event: OpEvent) -> Packed:
-        """The event as its form, which equal ones share, and the figures that are its own."""
-        rank, seq, step, op, name, t0, t1, wait, late, nbytes, dst, src, weights, arrived = event
-        form = (rank, op, name, nbytes, dst, src, weights)
-        data = _layout(len(arrived)).pack(seq, step, late, t0, t1, wait, *arrived)
-        if len(self._forms) > _MOST:
-            self._forms.clear()
-        return self._forms.setdefault(form, form), data
-
-
-def unpack(row: Any) -> OpEvent:
-    """The event of what ``Packer.pack`` gave.
+def unpack(columns: Any) -> list[OpEvent]:
+    """The events of what ``pack`` gave.
 
     Raises:
-        ValueError: the row is none of these.
+        ValueError: these are no such columns.
     """
     try:
-        (rank, op, name, nbytes, dst, src, weights), data = row
-        layout = _layout((len(data) - _layout(0).size) // 8)
-        seq, step, late, t0, t1, wait, *arrived = layout.unpack(data)
-    except (struct.error, TypeError) as error:
-        raise ValueError(f"not an operation: {str(row)[:80]!r}") from error
-    figures = (rank, seq, step, op, name, t0, t1, wait, late, nbytes, dst, src, weights)
-    return OpEvent(*figures, tuple(arrived))
+        forms, *both = columns
+        whole, real = array(_WHOLE), array(_REAL)
+        for column, data in zip((whole, real), both, strict=True):
+            column.frombytes(data)
+        count = len(whole) // 5
+        number, seq, step, late, arrivals = _cut(whole, count, 5)
+        t0, t1, wait = _cut(real, count, 3)
+        rest = iter(real[3 * count :])
+        arrived = [tuple(islice(rest, many)) for many in arrivals]
+        rank, op, name, nbytes, dst, src, weights = zip(
+            *map(forms.__getitem__, number), strict=True
+        )
+        rows = (rank, seq, step, op, name, t0, t1, wait, late, nbytes, dst, src, weights, arrived)
+        return list(map(OpEvent._make, zip(*rows, strict=True)))
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"not operations: {type(error).__name__}: {error}") from error
+
+
+def _cut(column: array[Any], size: int, parts: int) -> list[array[Any]]:
+    return [column[size * part : size * (part + 1)] for part in range(parts)]
 
 
 class Deferred(Collection[Event]):

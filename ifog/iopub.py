@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from ifog.event_bytes import Deferred, Packed, Packer, unpack
+from ifog.event_bytes import Deferred, pack, unpack
 from ifog.telemetry import (
     CellEnd,
     CellStart,
@@ -39,12 +39,15 @@ from ifog.telemetry import (
 __all__ = ["MESSAGE", "Batch", "IOPubSink", "batch_of"]
 
 MESSAGE = "ifog_events"
-_PERIODS = (0.25, 1.0)  # seconds between two messages, early and late in a cell
+_PERIODS = (0.25, 2.0)  # seconds between two messages, early and late in a cell
 _LIVE_PERIOD = 0.05  # while a dashboard is open
 _LOOK = 0.25  # seconds between two looks at what the main thread waits for
-_LIMIT = 2000  # events in one message
+_IDLE = 1.0  # and, between cells, at whether an operation was called there
+_MANY = 4000  # events that do not wait for the period to end
+_LIMIT = 8000  # events in one message
 _KEPT = (CellStart, CellEnd, GraphEvent)
 _NEWS = (CellStart, CellEnd, WaitEvent)
+_T1 = OpEvent._fields.index("t1")
 _PARTS = 2  # buffers of a message: all events, and once more those that are news
 
 
@@ -70,8 +73,8 @@ class IOPubSink:
         self._period = _PERIODS[0]
         self._live = False
         self._sent = self._looked = 0.0
-        self._packer = Packer()
-        self._pending: deque[Event | Packed] = deque()  # operations are packed
+        self._pending: deque[Any] = deque()  # events; operations as plain tuples
+        self.operation: Callable[[tuple[Any, ...]], None] = self._pending.append
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = threading.Event()
@@ -80,10 +83,8 @@ class IOPubSink:
 
     def write(self, events: Sequence[Event]) -> None:
         """Queue the events."""
-        for event in events:
-            self._pending.append(self._packer.pack(event) if type(event) is OpEvent else event)
-        if not self._wake.is_set():
-            self._wake.set()
+        self._pending.extend([tuple(e) if type(e) is OpEvent else e for e in events])
+        self._wake.set()
 
     def attach(self, parent: Any, *, busy: bool, live: bool = False) -> None:
         """Send from now on in answer to ``parent``; while ``busy``, report waits too."""
@@ -97,9 +98,8 @@ class IOPubSink:
     def flush(self) -> None:
         """Send what is queued now; returns when it is handed to the channel."""
         with self._lock:
-            pending = self._pending
-            take = pending.popleft
-            events = [take() for _ in range(len(pending))]
+            take = self._pending.popleft
+            events = [take() for _ in range(len(self._pending))]
             if not events:
                 return
             kept = _thinned(events)
@@ -107,16 +107,14 @@ class IOPubSink:
             if lost:
                 self.lost += lost
                 kept.insert(0, LostEvent(self._rank, now(), lost))
-            news = [e for e in kept if type(e) is not tuple and isinstance(e, _NEWS)]
-            rows = [_rows(kept), _rows(news)]
+            last = next((e for e in reversed(kept) if type(e) is tuple), None)
+            rows = [_rows(kept), _rows([e for e in kept if isinstance(e, _NEWS)])]
             content = {
                 "rank": self._rank,
                 "count": len(kept),
                 "lost": lost,
                 "sha256": _digests(rows),
-                "busy_until": next(
-                    (unpack(e).t1 for e in reversed(kept) if type(e) is tuple), None
-                ),
+                "busy_until": None if last is None else last[_T1],
             }
             self._send(content, rows, self._parent)
 
@@ -129,10 +127,12 @@ class IOPubSink:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            self._wake.wait(_LOOK if self._busy else None)
-            self._wake.clear()
+            if not self._busy:
+                self._wake.wait(_IDLE)
+                self._wake.clear()
             waits = self._busy and self._look()
-            if waits or not self._busy or now() - self._sent >= self._period:
+            due = not self._busy or now() - self._sent >= self._period
+            if waits or due or len(self._pending) > _MANY:
                 self.flush()
                 self._sent = now()
                 if not self._live:
@@ -152,7 +152,7 @@ class IOPubSink:
         return True
 
 
-def _thinned(events: list[Event | Packed]) -> list[Event | Packed]:
+def _thinned(events: list[Any]) -> list[Any]:
     """The newest events up to the limit, and all that folds cannot do without."""
     surplus = len(events) - _LIMIT
     if surplus <= 0:
@@ -212,16 +212,21 @@ def _digests(rows: Sequence[bytes]) -> str:
     return " ".join(hashlib.sha256(part).hexdigest() for part in rows)
 
 
-def _rows(events: Sequence[Event | Packed]) -> bytes:
-    # The type checker takes a packed event for one that is still to be encoded.
-    rows = [e if type(e) is tuple else encode(e) for e in events]  # type: ignore[arg-type]
+def _rows(events: Sequence[Any]) -> bytes:
+    """Operations, which are plain tuples, as columns, and where among them the others were."""
+    operations = [e for e in events if type(e) is tuple]
+    others = [(place, encode(e)) for place, e in enumerate(events) if type(e) is not tuple]
+    rows = (pack(operations) if operations else None, others)
     return pickle.dumps(rows, pickle.HIGHEST_PROTOCOL)
 
 
 def _read(data: bytes) -> list[Event]:
     try:
-        rows = _PlainUnpickler(io.BytesIO(data)).load()
-        return [unpack(row) if type(row) is tuple else revive(row) for row in rows]
+        columns, others = _PlainUnpickler(io.BytesIO(data)).load()
+        events: list[Event] = [] if columns is None else [*unpack(columns)]
+        for place, row in others:
+            events.insert(place, revive(row))
+        return events
     except ValueError:
         raise
     except Exception as error:  # a broken pickle raises nearly anything

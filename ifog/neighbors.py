@@ -198,7 +198,7 @@ def mix(
     }
     transport = context.transport
     arrivals = yield from exchange(
-        transport, tag, outgoing, tuple(plan.src), borrow=True, in_turn=True
+        transport, tag, outgoing, plan.sources, borrow=True, in_turn=True
     )
     try:
         require_same_form(op, context.rank, arrivals.parcels, kind)
@@ -207,8 +207,8 @@ def mix(
     finally:
         arrivals.give_back(transport)
     yield from returned(transport, arrivals)
-    dst = tuple(plan.dst)
-    return Outcome(result, arrivals, payload.size * len(dst), dst, tuple(plan.src), weights)
+    dst = plan.destinations
+    return Outcome(result, arrivals, payload.size * len(dst), dst, plan.sources, weights)
 
 
 def combine(
@@ -220,8 +220,7 @@ def combine(
     """
     received = [parcels[j].like for j in plan.src]
     if plan.uniform and all(parcels[j].weight == 1.0 for j in plan.src):
-        share = 1.0 / (len(received) + 1)
-        return mean(x, received, out), (share,) * (len(received) + 1)
+        return mean(x, received, out), plan.shares
     effective = [a * parcels[j].weight for j, a in plan.src.items()]
     result = weighted_sum(x, plan.self_weight, received, effective, out)
     return result, (plan.self_weight, *effective)

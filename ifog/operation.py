@@ -7,7 +7,6 @@ matched across ranks by kind and name, or, for those without a name, by their or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from ifog.context import Context, current
 from ifog.errors import ArgumentError
 from ifog.exchange import Arrivals, Parcel, blocked, exchange, room, tag_of
 from ifog.handle import Handle, Operation
-from ifog.telemetry import OpEvent, now
+from ifog.telemetry import now
 
 __all__ = ["Body", "Outcome", "host", "launch", "others_of", "rows", "staged", "to_all"]
 
@@ -32,7 +31,6 @@ class Outcome(NamedTuple):
     weights: tuple[float, ...] = ()
 
 
-_arrived_at = attrgetter("arrived_at")
 Body = Callable[[Context, int], Operation[Outcome]]
 
 
@@ -88,29 +86,33 @@ def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Op
         context.in_flight.discard(key)
     waited = blocked(handle, outcome.arrivals)
     context.finished(handle.op, handle.step, outcome.nbytes, waited)
-    if context.sink is not None:
-        arrivals = outcome.arrivals
+    report = context.report
+    if report is not None:
+        arrivals, src = outcome.arrivals, outcome.src
+        parcels = arrivals.parcels
         try:
-            arrived = tuple(map(_arrived_at, map(arrivals.parcels.__getitem__, outcome.src)))
+            arrived = tuple([parcels[source].arrived_at for source in src])
         except KeyError:  # a source whose own message was not among the last round's
             arrived = ()
-        event = OpEvent(
-            context.rank,
-            seq,
-            handle.step,
-            handle.op,
-            handle.name,
-            t0,
-            now(),
-            waited,
-            arrivals.last_from if waited > 0.0 else -1,
-            outcome.nbytes,
-            outcome.dst,
-            outcome.src,
-            outcome.weights,
-            arrived,
+        late = arrivals.last_from if waited > 0.0 else -1
+        report(
+            (
+                context.rank,
+                seq,
+                handle.step,
+                handle.op,
+                handle.name,
+                t0,
+                now(),
+                waited,
+                late,
+                outcome.nbytes,
+                outcome.dst,
+                src,
+                outcome.weights,
+                arrived,
+            )
         )
-        context.sink.write((event,))
     return outcome.result
 
 

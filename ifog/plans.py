@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +29,8 @@ __all__ = ["GatherPlan", "Plan", "gather_plan", "machine_plan", "mixing_plan", "
 _ROUNDING = 2.0**-52
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True)
+class Plan:
     """One rank's share of a mixing round.
 
     ``src`` is ascending by rank. ``uniform`` says that self and all of ``src`` have the weight
@@ -39,6 +42,22 @@ class Plan(NamedTuple):
     dst: dict[int, float]
     uniform: bool
     dynamic: bool
+
+    # Events of all rounds refer to these: a thousand of them wait for the next message to leave.
+    @cached_property
+    def sources(self) -> tuple[int, ...]:
+        """The ranks of ``src``."""
+        return tuple(self.src)
+
+    @cached_property
+    def destinations(self) -> tuple[int, ...]:
+        """The ranks of ``dst``."""
+        return tuple(self.dst)
+
+    @cached_property
+    def shares(self) -> tuple[float, ...]:
+        """The weights of a uniform round: the own one, then by source."""
+        return (1.0 / (len(self.src) + 1),) * (len(self.src) + 1)
 
 
 class _Nodes(NamedTuple):

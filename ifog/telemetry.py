@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -39,6 +39,7 @@ __all__ = [
     "encode",
     "now",
     "read_jsonl",
+    "reporter",
     "revive",
 ]
 
@@ -302,6 +303,14 @@ class Tee:
         """Hand the events to every sink."""
         for sink in self.sinks:
             sink.write(events)
+
+
+def reporter(sink: Sink | None) -> Callable[[tuple[Any, ...]], None] | None:
+    """What takes the fields of an ``OpEvent``, a tuple, to the sink: its ``operation`` if any."""
+    if sink is None:
+        return None
+    direct: Callable[[tuple[Any, ...]], None] | None = getattr(sink, "operation", None)
+    return direct or (lambda fields: sink.write((OpEvent._make(fields),)))
 
 
 class EventLog:

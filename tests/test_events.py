@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ifog.event_bytes import Deferred, Packer, unpack
+from ifog.event_bytes import Deferred, pack, unpack
 from ifog.telemetry import EventLog, OpEvent, WaitEvent
 
 
@@ -41,26 +41,38 @@ def operation(step: int, **changes) -> OpEvent:
     ],
 )
 def test_a_packed_operation_comes_back_as_it_was(changes):
-    event = operation(7, **changes)
-    again = unpack(Packer().pack(event))
-    assert type(again) is OpEvent
-    assert repr(again) == repr(event)  # which, unlike ==, finds nan in the place of nan
+    events = [operation(6), operation(7, **changes), operation(8)]
+    again = unpack(pack([tuple(event) for event in events]))
+    assert [type(event) for event in again] == [OpEvent] * 3
+    assert repr(again) == repr(events)  # which, unlike ==, finds nan in the place of nan
 
 
 def test_operations_of_one_form_share_it_and_those_of_another_do_not():
-    packer = Packer()
-    (form, data), (same, other) = map(packer.pack, (operation(0), operation(1)))
-    assert same is form
-    assert other != data
-    forms = {packer.pack(operation(0, weights=(step / 7, 1.0, 1.0)))[0] for step in range(3000)}
-    assert len(forms) == 3000
-    assert unpack((form, data)) == operation(0)
+    events = [operation(step, weights=(0.5 + step % 2, 0.5, 0.0)) for step in range(100)]
+    forms, *columns = pack([tuple(event) for event in events])
+    assert len(forms) == 2
+    assert all(len(column) < 100 * 8 * 6 for column in columns)  # of whole and of real numbers
+    assert unpack((forms, *columns)) == events
 
 
-@pytest.mark.parametrize("row", [(), ("x", b""), (((2,) * 7), b"short"), (((2,) * 6), b"\0" * 48)])
-def test_a_row_that_is_no_operation_is_told(row):
-    with pytest.raises(ValueError, match=r"not an operation|values to unpack"):
-        unpack(row)
+FORM = (2, "barrier", "", 0, (), (), ())
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        (),
+        None,
+        ("x", b"", b""),
+        ((FORM,), b"short", b""),
+        ((FORM,), bytes(40), bytes(16)),  # one event, but two of its three times
+        ((), bytes(40), bytes(24)),  # no such form
+        ((FORM[1:],), bytes(40), bytes(24)),
+    ],
+)
+def test_columns_that_are_no_operations_are_told(columns):
+    with pytest.raises(ValueError, match="not operations"):
+        unpack(columns)
 
 
 def waits(first: int, count: int) -> list[WaitEvent]:

@@ -136,7 +136,7 @@ def test_no_secret_travels_with_requests_or_answers(monkeypatch):
 
 
 def signed(rows, news=None):
-    buffers = [rows, pickle.dumps([]) if news is None else news]
+    buffers = [rows, pickle.dumps((None, [])) if news is None else news]
     digests = " ".join(hashlib.sha256(part).hexdigest() for part in buffers)
     content = {"rank": 0, "count": 1, "lost": 0, "sha256": digests, "busy_until": None}
     return {"content": content, "buffers": buffers}
@@ -144,7 +144,7 @@ def signed(rows, news=None):
 
 def test_events_come_through():
     event = CellStart(1, 2.0, 3, 4, (0, 1))
-    rows = pickle.dumps([encode(event)])
+    rows = pickle.dumps((None, [(0, encode(event))]))
     batch = batch_of(signed(rows, rows))
     assert (list(batch.events), batch.news, batch.lost) == ([event], [event], 0)
 
@@ -159,18 +159,23 @@ def test_events_other_than_those_that_were_signed_are_not_even_opened(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("where", ["alone", "in a list", "in an event"])
+@pytest.mark.parametrize("where", ["alone", "in a list", "in an event", "in columns"])
 def test_a_pickle_that_would_run_code_is_refused_even_when_signed(tmp_path, where):
     evil = Evil(tmp_path / "owned")
     event = ["start", 1, 2.0, 3, 4, (0, 1)]
-    rows = {"alone": evil, "in a list": [evil], "in an event": [[*event[:-1], evil]]}[where]
+    rows = {
+        "alone": evil,
+        "in a list": (None, [evil]),
+        "in an event": (None, [(0, [*event[:-1], evil])]),
+        "in columns": ((evil, b"", b""), []),
+    }[where]
     with pytest.raises(ValueError, match=r"posix\.mkdir is no part of an event"):
         batch_of(signed(b"", pickle.dumps(rows)))
     assert list(batch_of(signed(pickle.dumps(rows))).events) == []
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("rows", [b"", b"garbage", pickle.dumps(7), pickle.dumps([["what", 1]])])
+@pytest.mark.parametrize("rows", [b"", b"garbage", pickle.dumps(7), pickle.dumps((None, [(0, ["what", 1])]))])
 def test_what_are_no_events_is_one_kind_of_error(rows):
     with pytest.raises(ValueError, match=r"event|iterable"):
         batch_of(signed(b"", rows))

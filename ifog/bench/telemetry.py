@@ -20,7 +20,7 @@ from ifog.cluster import Cluster
 __all__ = ["Estimate", "TelemetryReport", "estimate", "run"]
 
 _BYTES = 1_000_000
-_ROUNDS = 1000
+_ROUNDS = 5000
 _SECONDS = 420.0
 _AIM = 1.02
 _CELL = (
