@@ -1,6 +1,7 @@
 """Whether both ends of every edge agree, found out by all ranks before bytes move.
 
-The price is one small message between any two that compare.
+The price is one small message between any two that compare; between neighbours it is their
+tensors' message.
 """
 
 from __future__ import annotations
@@ -11,12 +12,60 @@ import torch
 
 from ifog.context import Context
 from ifog.errors import MismatchError, TopologyMismatchError
-from ifog.exchange import Parcel, exchange, wire
+from ifog.exchange import Parcel, exchange
 from ifog.handle import Operation
 
-__all__ = ["compare", "require_same_form"]
+__all__ = ["NOTHING", "compare", "note_of", "notes_by", "require_mirrored", "require_same_form"]
 
-_PLAN = 1  # the root of a parcel that carries a plan instead of a tensor
+NOTHING = torch.empty(0, dtype=torch.uint8, device="cpu")
+
+
+def note_of(src: Iterable[int], dst: Iterable[int], nodes: int) -> bytes:
+    """The edges that one of so many nodes uses, to be sent to the others."""
+    size = -(-nodes // 8)
+    return b"".join(sum(1 << node for node in ends).to_bytes(size, "little") for ends in (dst, src))
+
+
+def require_mirrored(op: str, notes: Mapping[int, bytes], node: str = "rank") -> None:
+    """Check that both ends of every edge agree.
+
+    Args:
+        op: the operation, for the message.
+        notes: of all nodes, by number.
+        node: what a node is.
+
+    Raises:
+        TopologyMismatchError: naming the first edge on which the ends differ.
+    """
+    sends, hears = {}, {}
+    for u, note in notes.items():
+        half = len(note) // 2
+        sends[u] = _members(note[:half])
+        hears[u] = _members(note[half:])
+    told = {(u, v) for u, ends in sends.items() for v in ends}
+    expected = {(u, v) for v, ends in hears.items() for u in ends}
+    if told == expected:
+        return
+    wrong = told ^ expected
+    u, v = min(wrong)
+    text = (
+        f"{node} {u} sends to {node} {v}, but {node} {v} does not receive from {node} {u}"
+        if (u, v) in told
+        else f"{node} {v} receives from {node} {u}, but {node} {u} does not send to {node} {v}"
+    )
+    more = f" (and {len(wrong) - 1} more edges)" if len(wrong) > 1 else ""
+    raise TopologyMismatchError(
+        f"{op}: {text}{more}; the {node}s' sources and destinations must be each other's mirror"
+    )
+
+
+def _members(mask: bytes) -> list[int]:
+    bits, found = int.from_bytes(mask, "little"), []
+    while bits:
+        lowest = bits & -bits
+        found.append(lowest.bit_length() - 1)
+        bits ^= lowest
+    return found
 
 
 def compare(
@@ -44,48 +93,39 @@ def compare(
         TopologyMismatchError: on all of them, naming the first edge on which the ends differ.
         MismatchError: another rank named no edges in its call.
     """
-    mine = torch.zeros(2, max(places) + 1, dtype=torch.uint8, device="cpu")
-    mine[0, list(dst)] = 1
-    mine[1, list(src)] = 1
+    mine = Parcel(NOTHING, note=note_of(src, dst, max(places) + 1))
     others = [rank for rank in places.values() if rank != context.rank]
-    parcel = Parcel(mine, wire(mine), root=_PLAN)
-    arrivals = yield from exchange(context.transport, tag, dict.fromkeys(others, parcel), others)
-    for rank, other in arrivals.parcels.items():
-        if other.root != _PLAN:
-            raise _other_form(op, rank, context.rank)
-    plans = {
-        number: (mine if rank == context.rank else arrivals.parcels[rank].like).tolist()
-        for number, rank in places.items()
-    }
-    wrong = [
-        (u, v, bool(sends[v]))
-        for u, (sends, _) in plans.items()
-        for v, (_, hears) in plans.items()
-        if sends[v] != hears[u]
-    ]
-    if wrong:
-        u, v, u_sends = min(wrong)
-        told = (
-            f"{node} {u} sends to {node} {v}, but {node} {v} does not receive from {node} {u}"
-            if u_sends
-            else f"{node} {v} receives from {node} {u}, but {node} {u} does not send to {node} {v}"
-        )
-        more = f" (and {len(wrong) - 1} more edges)" if len(wrong) > 1 else ""
-        raise TopologyMismatchError(
-            f"{op}: {told}{more}; the {node}s' sources and destinations must be each other's mirror"
-        )
+    arrivals = yield from exchange(context.transport, tag, dict.fromkeys(others, mine), others)
+    require_mirrored(op, notes_by(context.rank, op, mine, arrivals.parcels, places), node)
 
 
-def require_same_form(op: str, rank: int, parcels: Mapping[int, Parcel], form: int = 0) -> None:
-    """Check that tensors of this ``form`` came, and not the plans of ranks that name their edges.
+def notes_by(
+    rank: int, op: str, mine: Parcel, parcels: Mapping[int, Parcel], places: Mapping[int, int]
+) -> dict[int, bytes]:
+    """The notes of all ``places``, this rank's among them, by node.
 
     Raises:
-        MismatchError: a plan came, while this rank named no edges, or another list of tensors.
+        MismatchError: another rank named no edges in its call.
+    """
+    notes = {}
+    for node, place in places.items():
+        notes[node] = note = (mine if place == rank else parcels[place]).note
+        if len(note) != len(mine.note):
+            raise _other_form(op, place, rank)
+    return notes
+
+
+def require_same_form(op: str, rank: int, parcels: Mapping[int, Parcel], mine: Parcel) -> None:
+    """Check that tensors of the same form came, and nobody else's edges where none were named.
+
+    Raises:
+        MismatchError: an edge was named by one of two ranks only, or another list of tensors came.
     """
     for source, parcel in parcels.items():
-        if parcel.root == _PLAN:
-            raise _other_form(op, rank, source)
-        if parcel.root != form:
+        if bool(parcel.note) != bool(mine.note):
+            static, dynamic = (rank, source) if parcel.note else (source, rank)
+            raise _other_form(op, static, dynamic)
+        if parcel.root != mine.root:
             raise MismatchError(
                 f"{op}: ranks {rank} and {source} passed different lists of tensors; pass the "
                 "same shapes and dtypes in the same order on every rank"

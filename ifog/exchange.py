@@ -48,12 +48,13 @@ DTYPES = (
     torch.bool,
 )
 _CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
-_HEAD = struct.Struct("<BBHIdq")  # dtype, ndim, flags, root, weight, payload bytes
+_HEAD = struct.Struct("<BBHIdq")  # dtype, ndim, flags and note bytes, root, weight, payload bytes
 _MAX_NDIM = 16
 _INLINE = 4096  # bytes of payload up to which two copies take less than lending it
 _HEADER_BYTES = _HEAD.size + 8 * _MAX_NDIM + _INLINE
 _ROOMY = 1 << 15  # bytes of a result from which a copy saved in the next round is worth its block
 _LENT = 1  # flag of a header that carries where the payload is
+_NOTE = 1  # bits of flags before those that say how long the note is
 _SHAPES = [struct.Struct(f"<{ndim}q") for ndim in range(_MAX_NDIM + 1)]
 _EMPTY = np.empty(0, np.uint8)
 
@@ -63,7 +64,8 @@ class Parcel(NamedTuple):
 
     ``like`` gives dtype and shape; ``data`` is the payload's bytes or None when only the header is
     sent; ``weight`` is the sender's factor, applied by the receiver in float64; ``root`` is
-    whatever else both ends must agree on. ``arrived_at`` is when it was there, if it has come.
+    whatever else both ends must agree on, and ``note`` what else there is to tell, in at most a
+    few hundred bytes. ``arrived_at`` is when it was there, if it has come.
     """
 
     like: torch.Tensor
@@ -71,6 +73,7 @@ class Parcel(NamedTuple):
     weight: float = 1.0
     root: int = 0
     arrived_at: float = 0.0
+    note: bytes = b""
 
     def describe(self) -> str:
         """The shape and dtype in words."""
@@ -134,12 +137,17 @@ def _header(parcel: Parcel, loan: Loan | None) -> bytes:
         raise ArgumentError(f"dtype {like.dtype} cannot be sent; use one of {list(DTYPES)}")
     data = parcel.data
     nbytes = -1 if data is None else data.size
-    flags = 0 if loan is None else _LENT
+    flags = len(parcel.note) << _NOTE | (loan is not None and _LENT)
     head = _HEAD.pack(_CODE[like.dtype], like.ndim, flags, parcel.root, parcel.weight, nbytes)
-    head += _SHAPES[like.ndim].pack(*like.shape)
+    head += _SHAPES[like.ndim].pack(*like.shape) + parcel.note
     if loan is not None:
         return head + loan.token
-    return head + data.tobytes() if data is not None and nbytes <= _INLINE else head
+    return head + data.tobytes() if data is not None and _fits(parcel) else head
+
+
+def _fits(parcel: Parcel) -> bool:
+    """Whether the payload travels in the header's message."""
+    return parcel.data is None or parcel.data.size + len(parcel.note) <= _INLINE
 
 
 class _Incoming:
@@ -186,10 +194,13 @@ class _Incoming:
     def _open(self, head: Any) -> bool:
         code, ndim, flags, root, weight, nbytes = _HEAD.unpack_from(head)
         start, dtype = _HEAD.size + 8 * ndim, DTYPES[code]
-        shape = _SHAPES[ndim].unpack_from(head, _HEAD.size)
+        shape, note = _SHAPES[ndim].unpack_from(head, _HEAD.size), b""
+        if flags >> _NOTE:
+            note = bytes(head[start : start + (flags >> _NOTE)])
+            start += len(note)
         if flags & _LENT:
             like = self._lent(bytes(head[start : start + TOKEN_BYTES]), nbytes, dtype, shape)
-        elif 0 < nbytes <= _INLINE:
+        elif 0 < nbytes <= _INLINE - len(note):
             count = nbytes // dtype.itemsize
             like = torch.frombuffer(head, dtype=dtype, count=count, offset=start)
             if ndim != 1:
@@ -198,8 +209,8 @@ class _Incoming:
             like = room(self._transport, shape, dtype)
         else:
             like = torch.empty(shape, dtype=dtype, device="cpu")
-        self.parcel = Parcel(like, None, weight, root, self.arrived_at)
-        if flags & _LENT or nbytes <= _INLINE:
+        self.parcel = Parcel(like, None, weight, root, self.arrived_at, note)
+        if flags & _LENT or nbytes <= _INLINE - len(note):
             return True
         self._payload = self._transport.irecv(wire(like), self.source, self._tag)
         return self._payload.test()
@@ -221,7 +232,7 @@ def _lend(transport: Transport, outgoing: Mapping[int, Parcel]) -> dict[int, Loa
     """What is lent, by the payload's identity: once, whatever the number of its readers."""
     payloads: dict[int, tuple[Bytes, list[int]]] = {}
     for destination, parcel in outgoing.items():
-        if parcel.data is not None and parcel.data.size > _INLINE:
+        if parcel.data is not None and not _fits(parcel):
             payloads.setdefault(id(parcel.data), (parcel.data, []))[1].append(destination)
     return {key: transport.lend(data, readers) for key, (data, readers) in payloads.items()}
 
@@ -246,7 +257,7 @@ def _post(
         request = transport.send(head, destination, tag)
         if not request.test():
             pending.append((destination, request))
-        if loan is not None or data is None or data.size <= _INLINE:
+        if loan is not None or data is None or _fits(parcel):
             continue
         if departures is None or not departures.hold(destination, data):
             pending.append((destination, transport.isend(data, destination, tag)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from ifog.context import Context, current
-from ifog.edges import compare
 from ifog.handle import Handle, Operation
 from ifog.neighbors import floating, mix, watched
 from ifog.operation import Outcome, launch
@@ -71,10 +70,7 @@ def pair_gossip_nonblocking(
     plan = pair_plan(context, target_rank, self_weight, pair_weight, op)
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
-        if enable_topo_check:
-            everyone = dict(zip(context.participants, context.participants, strict=True))
-            yield from compare(context, tag, op, src=plan.src, dst=plan.dst, places=everyone)
-        return (yield from mix(context, tag, op, x, plan))
+        return (yield from mix(context, tag, op, x, plan, checked=enable_topo_check))
 
     low, high = sorted((context.rank, int(target_rank)))
     group = "" if enable_topo_check else f".{low}-{high}"

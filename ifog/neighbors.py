@@ -13,7 +13,14 @@ import torch
 
 from ifog.bundles import bundled, form, unbundled
 from ifog.context import Context, current
-from ifog.edges import compare, require_same_form
+from ifog.edges import (
+    NOTHING,
+    compare,
+    note_of,
+    notes_by,
+    require_mirrored,
+    require_same_form,
+)
 from ifog.errors import ArgumentError
 from ifog.exchange import Parcel, exchange, returned, room_for, same, wire
 from ifog.handle import Handle, Operation
@@ -131,25 +138,30 @@ def neighbor_allreduce_nonblocking(
     checked = plan.dynamic and enable_topo_check
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
-        if checked:
-            everyone = dict(zip(context.participants, context.participants, strict=True))
-            yield from compare(context, tag, op, src=plan.src, dst=plan.dst, places=everyone)
         if several:
-            return (yield from _mix_list(context, tag, op, plan, (tensors, xs)))
-        return (yield from mix(context, tag, op, xs[0], plan))
+            return (yield from _mix_list(context, tag, op, plan, (tensors, xs), checked=checked))
+        return (yield from mix(context, tag, op, xs[0], plan, checked=checked))
 
     shown = body if several else watched(op, name, given, xs[0], body)
     return launch(op, name, (*plan.src, *plan.dst), shown)
 
 
 def _mix_list(
-    context: Context, tag: int, op: str, plan: Plan, what: tuple[list[torch.Tensor], ...]
+    context: Context,
+    tag: int,
+    op: str,
+    plan: Plan,
+    what: tuple[list[torch.Tensor], ...],
+    *,
+    checked: bool,
 ) -> Operation[Outcome]:
     """``mix`` of many tensors, as given and in host memory: one round for each dtype of them."""
     tensors, xs = what
     kind, bundles, outcomes = form(xs), bundled(xs, context.transport), []
     for bundle in bundles:
-        outcomes.append((yield from mix(context, tag, op, bundle.flat, plan, kind=kind)))
+        flat, first = bundle.flat, not outcomes
+        outcome = yield from mix(context, tag, op, flat, plan, kind=kind, checked=checked and first)
+        outcomes.append(outcome)
     result = unbundled(bundles, [outcome.result for outcome in outcomes], tensors)
     nbytes = sum(outcome.nbytes for outcome in outcomes)
     return outcomes[-1]._replace(result=result, nbytes=nbytes)
@@ -187,23 +199,39 @@ def watched(op: str, name: str | None, tensor: torch.Tensor, x: torch.Tensor, bo
 
 
 def mix(
-    context: Context, tag: int, op: str, x: torch.Tensor, plan: Plan, *, kind: int = 0
+    context: Context,
+    tag: int,
+    op: str,
+    x: torch.Tensor,
+    plan: Plan,
+    *,
+    kind: int = 0,
+    checked: bool = False,
 ) -> Operation[Outcome]:
-    """One round of the weighted average: send, receive, combine; ``kind`` says of what."""
-    payload = wire(x)
-    parcel = Parcel(x, payload, root=kind)
-    outgoing = {
-        dst: parcel if factor == 1.0 else parcel._replace(weight=factor)
-        for dst, factor in plan.dst.items()
-    }
-    transport = context.transport
-    arrivals = yield from exchange(
-        transport, tag, outgoing, plan.sources, borrow=True, in_turn=True
-    )
+    """One round of the weighted average: send, receive, combine.
+
+    ``kind`` says of what. Where it is ``checked`` that all ranks name the same edges, each hears
+    from all others: those to which it does not send get its edges alone.
+    """
+    rank, transport, payload = context.rank, context.transport, wire(x)
+    parcel, sources = Parcel(x, payload, root=kind), plan.sources
+    outgoing: dict[int, Parcel] = {}
+    if checked:
+        parcel = parcel._replace(note=note_of(plan.src, plan.dst, context.size))
+        sources = tuple([other for other in context.participants if other != rank])
+        outgoing = dict.fromkeys(sources, Parcel(NOTHING, root=kind, note=parcel.note))
+    for dst, factor in plan.dst.items():
+        outgoing[dst] = parcel if factor == 1.0 else parcel._replace(weight=factor)
+    arrivals = yield from exchange(transport, tag, outgoing, sources, borrow=True, in_turn=True)
+    parcels = arrivals.parcels
     try:
-        require_same_form(op, context.rank, arrivals.parcels, kind)
-        same(op, context.rank, parcel, arrivals.parcels)
-        result, weights = combine(x, plan, arrivals.parcels, room_for(transport, x))
+        require_same_form(op, rank, parcels, parcel)
+        if checked:
+            places = {place: place for place in context.participants}
+            require_mirrored(op, notes_by(rank, op, parcel, parcels, places))
+            parcels = {source: parcels[source] for source in plan.src}
+        same(op, rank, parcel, parcels)
+        result, weights = combine(x, plan, parcels, room_for(transport, x))
     finally:
         arrivals.give_back(transport)
     yield from returned(transport, arrivals)
@@ -287,7 +315,7 @@ def neighbor_allgather_nonblocking(
         outgoing = dict.fromkeys(plan.dst, parcel)
         arrivals = yield from exchange(transport, tag, outgoing, plan.src, borrow=True)
         try:
-            require_same_form(op, context.rank, arrivals.parcels)
+            require_same_form(op, context.rank, arrivals.parcels, parcel)
             same(op, context.rank, parcel, arrivals.parcels, rows=True)
             blocks = [arrivals.parcels[j].like for j in plan.src] or [x[:0]]
             result = torch.cat(blocks).to(tensor.device)
