@@ -11,7 +11,7 @@ import pytest
 from ifog import line
 from ifog.errors import ClusterError
 
-pytestmark = pytest.mark.mpi
+pytestmark = pytest.mark.faults
 PLANT = """
 import os, time
 import ifog.neighborhood as planted

@@ -168,7 +168,7 @@ def ifog_command(*words, timeout):
     )
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 @pytest.mark.timeout(300)
 def test_a_short_chaos_leaves_nothing_hung_wrong_or_behind():
     done = ifog_command("chaos", "--minutes", "0.5", "--seed", "4", "-n", "3", timeout=280)
@@ -178,7 +178,7 @@ def test_a_short_chaos_leaves_nothing_hung_wrong_or_behind():
     assert injected >= 3
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_windows_of_a_cell_that_failed_while_making_them_block_nothing(cluster):
     fault = mischief.FAULTS["mutex held by who raised"][1]
     for turn in range(3):
@@ -205,7 +205,7 @@ def bf(cluster):
     return lambda line: shell.run_line_magic("bf", line)
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_single_faults_for_teaching_come_and_go(cluster, bf, capsys):
     bf("chaos delay 1 200ms")
     said = capsys.readouterr().out.replace(NBSP, " ")
@@ -235,14 +235,14 @@ NBSP = "\N{NO-BREAK SPACE}"
 WINDOWS = "bf.get_current_created_window_names"
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_fault_that_is_not_noticed_is_reported_as_wrong(cluster):
     quiet = mischief._cell("x + 1", mischief._ENDED)
     said = quiet(mischief.Scene(cluster, (0, 1, 2, 3), random.Random(0)))
     assert said.startswith("ended 'ok' instead of error or interrupted")
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_rank_that_was_lost_in_a_cell_and_replaced_is_not_lost_any_more(cluster):
     deaf = (
         "import signal\nif bf.rank() == 1:\n    signal.signal(signal.SIGINT, signal.SIG_IGN)\n"

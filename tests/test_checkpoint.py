@@ -286,7 +286,7 @@ def test_a_view_of_a_large_tensor_does_not_bring_all_of_it(tmp_path):
 # On real ranks
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_real_ranks_keep_their_variables_and_go_on_from_them(cluster, tmp_path):
     make = (
         "torch.manual_seed(bf.rank())\n"
@@ -310,7 +310,7 @@ def test_real_ranks_keep_their_variables_and_go_on_from_them(cluster, tmp_path):
     assert len({w.tobytes() for w in straight.values()}) == 4
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_rank_that_cannot_save_stops_nobody(cluster, tmp_path):
     cluster.run("x = torch.ones(2)\nif bf.rank() == 2: x = print", timeout=10).raise_for_error()
     result = cluster.run(f"bf.save({str(tmp_path)!r}, ['x'])", timeout=20)
@@ -338,7 +338,7 @@ def notebook(cluster):
         running().stop()
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_the_magics_save_and_load_also_on_fewer_ranks(
     cluster, notebook, tmp_path, capsys, monkeypatch
 ):
@@ -363,7 +363,7 @@ def test_the_magics_save_and_load_also_on_fewer_ranks(
     assert shown[-1][1].endswith(f"without variables; the last checkpoint: %bf load {folder}")
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_models_are_not_loaded_into_ranks_that_cannot_have_them(cluster, notebook, tmp_path):
     cluster.run("model = torch.nn.Linear(1, 1)", timeout=10)
     notebook.run_line_magic("bf", f"save {tmp_path} model")

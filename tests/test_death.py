@@ -77,7 +77,7 @@ def ringed(cluster: Cluster) -> Cluster:
     return cluster
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 @pytest.mark.parametrize("death", DEATHS)
 def test_a_death_is_noticed_and_named_and_the_others_go_on(ringed, death, tmp_path):
     note = tmp_path / "when"
@@ -107,7 +107,7 @@ def test_a_death_is_noticed_and_named_and_the_others_go_on(ringed, death, tmp_pa
         ringed.submit("1", [1])
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_rank_that_the_kernel_kills_for_want_of_memory_is_told_from_one_that_is_killed(ringed):
     pids = {row.rank: row.pid for row in ringed.status().rows}
     if vitals.out_of_memory_kills() is None:
@@ -151,7 +151,7 @@ def test_where_the_kernel_does_not_count_a_kill_may_be_for_want_of_memory(tmp_pa
     watched.close()
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_an_exit_in_a_cell_ends_the_cell_only(ringed):
     result = ringed.run("import sys\nif bf.rank() == 1: sys.exit(3)\nbf.barrier()", timeout=20)
     assert result.errors[1].ename == "SystemExit"
@@ -159,14 +159,14 @@ def test_an_exit_in_a_cell_ends_the_cell_only(ringed):
     agree(ringed, 1.5, [0, 1, 2, 3])
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_death_while_nothing_runs_is_noticed_too(ringed):
     begun = time.time()
     os.kill(pid_of(ringed, 3), signal.SIGKILL)
     until(lambda: 3 in deaths(ringed) and deaths(ringed)[3].t > begun, 2.0)
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_stopped_rank_ends_the_cell_and_comes_back_when_it_goes_on(ringed):
     pid = pid_of(ringed, 2)
     cell = ringed.submit("import time\nbf.barrier()\ntime.sleep(1)\nbf.barrier()")
@@ -194,7 +194,7 @@ def recent(cluster: Cluster) -> list[object]:
     return cluster.events.since(max(0, cursor - 50))[1]
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_healing_kills_a_stopped_rank_and_several_deaths_follow_each_other(ringed):
     os.kill(pid_of(ringed, 0), signal.SIGSTOP)
     until(lambda: ringed.status().rows[0].state == "stopped")
@@ -206,7 +206,7 @@ def test_healing_kills_a_stopped_rank_and_several_deaths_follow_each_other(ringe
     assert ringed.pull("kept") == {2: 2.5}
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_controller_that_dies_is_noticed_and_a_restart_helps(ringed):
     token = ringed._line.token
     controller = [
@@ -235,7 +235,7 @@ def test_a_controller_that_dies_is_noticed_and_a_restart_helps(ringed):
     assert residue.descriptors()["anon_inode:[eventfd]"] == sockets
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_cell_may_say_that_the_others_go_on_by_themselves(ringed):
     ringed.run("bf.on_failure('heal')", timeout=10).raise_for_error()
     result = ringed.run("if bf.rank() == 0: os.kill(os.getpid(), 9)\nbf.barrier()", timeout=20)
@@ -246,7 +246,7 @@ def test_a_cell_may_say_that_the_others_go_on_by_themselves(ringed):
     agree(ringed, 2.0, [1, 2, 3])
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_loop_goes_on_in_the_same_cell_and_all_operations_are_among_the_living(ringed):
     loop = """
 from ifog.errors import PeerFailedError
@@ -280,7 +280,7 @@ big = bf.allreduce(torch.full((30_000,), float(bf.rank())))
     agree(ringed, 1.0, [0, 1, 2])
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_rank_comes_back_in_place_with_what_a_neighbour_holds(ringed):
     ringed.run(
         """
@@ -312,7 +312,7 @@ opt.step()
     agree(ringed, 1.5, [0, 1, 2, 3])
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_neighbour_that_takes_its_time_does_not_hinder_a_respawn_in_place(ringed):
     ringed.run(
         "import time, ifog.newcomer as newcomer\nreal = newcomer.giver\n"
@@ -326,7 +326,7 @@ def test_a_neighbour_that_takes_its_time_does_not_hinder_a_respawn_in_place(ring
     agree(ringed, 1.5, [0, 1, 2, 3])
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_the_status_answers_while_a_rank_is_replaced(ringed, monkeypatch):
     wait, seen = respawn._await, []
 
@@ -347,7 +347,7 @@ def test_the_status_answers_while_a_rank_is_replaced(ringed, monkeypatch):
     assert not ringed.status().trouble
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_newcomers_can_die_and_several_ranks_come_back(ringed):
     kill(ringed, 2)
     assert "rank 2 is back" in ringed.respawn()
@@ -358,7 +358,7 @@ def test_newcomers_can_die_and_several_ranks_come_back(ringed):
     assert ringed.respawn() == "all ranks live"
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_where_no_rank_can_be_added_a_new_world_gets_the_variables(ringed, monkeypatch):
     def refuse(*_: object) -> str:
         raise TransportError("MPI cannot start a process")
@@ -383,7 +383,7 @@ def sealed(four_ranks: Cluster) -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_sealed_cluster_listens_nowhere_and_is_not_joined_in_place(sealed):
     sealed.run(
         "kept = bf.allreduce(torch.ones(100_000)).sum().item()", timeout=20

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.mpi
+pytestmark = pytest.mark.faults
 HEAL = """
 import os, pathlib, time
 from ifog.errors import PeerFailedError

@@ -19,7 +19,7 @@ LOOPS = {
 }
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 @pytest.mark.parametrize("what", LOOPS)
 def test_an_interrupt_ends_it_and_the_next_cell_works(cluster, what):
     cluster.run("import threading\nkept = bf.rank()", timeout=10).raise_for_error()
@@ -39,7 +39,7 @@ def test_an_interrupt_ends_it_and_the_next_cell_works(cluster, what):
     assert cluster.pull("kept") == {0: 0, 1: 1, 2: 2, 3: 3}
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_keyboard_interrupt_while_waiting_interrupts_the_ranks(cluster):
     cell = cluster.submit("while True: pass")
     pressed = []
@@ -53,14 +53,14 @@ def test_a_keyboard_interrupt_while_waiting_interrupts_the_ranks(cluster):
     assert cluster.run("bf.barrier()", timeout=10).status == "ok"
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_an_interrupt_sent_at_once_still_reaches_the_cell(cluster):
     cell = cluster.submit("while True: pass")
     cell.interrupt()
     assert cell.wait(10).status == "interrupted"
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_timeout_returns_in_time_and_tells_who_waited_for_whom(cluster):
     begin = time.monotonic()
     result = cluster.run("while bf.rank() == 3: pass\nbf.broadcast(torch.ones(1), 3)", timeout=1.5)
@@ -74,7 +74,7 @@ def test_a_timeout_returns_in_time_and_tells_who_waited_for_whom(cluster):
     assert cluster.run("bf.barrier()", timeout=10).status == "ok"
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_rank_that_cannot_be_interrupted_does_not_hold_up_the_result(cluster):
     stubborn = (
         "import time\n"
@@ -93,7 +93,7 @@ def test_a_rank_that_cannot_be_interrupted_does_not_hold_up_the_result(cluster):
     assert cluster.run("bf.barrier()", timeout=20).status == "ok"
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_ranks_that_do_not_come_back_refuse_everything_at_once(cluster):
     cell = cluster.submit(
         "import threading, time\n"
@@ -131,7 +131,7 @@ def test_ranks_that_do_not_come_back_refuse_everything_at_once(cluster):
     assert cluster.run("bf.barrier()", timeout=20).status == "ok"
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_pull_waits_for_the_running_cell_but_not_for_ranks_that_are_given_up(cluster):
     cell = cluster.submit("import threading\nthreading.Event().wait(1)\nlate = 5", [0])
     assert cluster.pull("late", [0]) == {0: 5}
@@ -150,7 +150,7 @@ def test_a_pull_waits_for_the_running_cell_but_not_for_ranks_that_are_given_up(c
     come_back(cluster)
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_ranks_report_what_they_wait_for_while_they_wait(cluster):
     cursor, _ = cluster.events.since(0)
     cell = cluster.submit("while bf.rank() == 0: pass\nbf.barrier()")
@@ -170,7 +170,7 @@ def test_ranks_report_what_they_wait_for_while_they_wait(cluster):
     assert states == ["running", "waiting", "waiting", "waiting"]
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_an_interrupt_while_an_error_is_handled_is_told_once_and_later_errors_too(cluster):
     # It comes while IPython handles an error, or while the handler that it calls is at work; what
     # comes there by chance is caused here by a handler that raises.
@@ -185,7 +185,7 @@ def test_an_interrupt_while_an_error_is_handled_is_told_once_and_later_errors_to
     assert {error.ename for error in result.errors.values()} == {"ZeroDivisionError"}
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 @pytest.mark.parametrize("death", ["os._exit(3)", "os.kill(os.getpid(), 9)"])
 def test_a_dead_rank_ends_the_cell_and_asks_for_a_restart(cluster, death):
     cluster.run("kept = bf.rank()", timeout=10).raise_for_error()

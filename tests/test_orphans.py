@@ -164,7 +164,7 @@ def gone_within(kernel: Kernel, seconds: float) -> list[object]:
     return remains
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_killed_kernel_leaves_nothing(kernel):
     running = kernel(RUNS)
     running.said("in the cell")
@@ -176,7 +176,7 @@ def test_a_killed_kernel_leaves_nothing(kernel):
     assert gone_within(running, 10.0) == []
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 @pytest.mark.parametrize("moment", ["starting 2 ranks", "the controller is up"])
 def test_a_kernel_killed_while_starting_leaves_nothing(kernel, moment):
     running = kernel(KERNEL)
@@ -185,7 +185,7 @@ def test_a_kernel_killed_while_starting_leaves_nothing(kernel, moment):
     assert gone_within(running, 10.0) == []
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_stop_leaves_nothing_and_the_cluster_can_start_again(kernel):
     running = kernel(STOPS)
     again = running.said("started again")
@@ -201,7 +201,7 @@ def test_stop_leaves_nothing_and_the_cluster_can_start_again(kernel):
     assert second[0] != first[0]
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_deaths_and_both_ways_of_respawn_leave_nothing(kernel):
     before = unowned()
     running = kernel(DIES + AROUND)
@@ -212,7 +212,7 @@ def test_deaths_and_both_ways_of_respawn_leave_nothing(kernel):
     assert unowned() <= before
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_kernel_killed_after_a_respawn_leaves_nothing(kernel):
     before = unowned()
     running = kernel(DIES + "print('waiting', flush=True)\nthreading.Event().wait(60)")
@@ -234,7 +234,7 @@ def unowned() -> set[str]:
     return {str(path) for path in found} - mapped
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 def test_a_kernel_that_raises_leaves_nothing(kernel):
     running = kernel(KERNEL + "raise SystemExit(5)")
     assert running.process.wait(timeout=90) == 5

@@ -40,7 +40,7 @@ def test_a_stream_of_the_users_own_that_works_stays(monkeypatch):
     assert sys.stdout is mine
 
 
-@pytest.mark.mpi
+@pytest.mark.faults
 @pytest.mark.parametrize("deed", DEEDS)
 def test_a_rank_whose_cell_closed_what_it_prints_to_is_heard_in_the_next_one(cluster, deed):
     lines = ["import os, sys", "if bf.rank() == 2:", *(f"    {x}" for x in DEEDS[deed].split("\n"))]

@@ -10,7 +10,7 @@ from cells import begun
 
 from ifog.errors import CellError, DeadlineError
 
-pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
 SETUP = """
 import threading, time

@@ -11,7 +11,7 @@ from kernels import Session, text_of
 
 pytestmark = [
     pytest.mark.notebook,
-    pytest.mark.mpi,
+    pytest.mark.faults,
     pytest.mark.timeout(240),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]

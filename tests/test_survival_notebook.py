@@ -12,7 +12,7 @@ from kernels import Session
 
 pytestmark = [
     pytest.mark.notebook,
-    pytest.mark.mpi,
+    pytest.mark.faults,
     pytest.mark.timeout(240),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
