@@ -357,7 +357,6 @@ def test_notebook_7_draws_moves_and_answers_too(page_of):
         assert_alone(notebook)
 
 
-@pytest.mark.mpi
 def test_the_tutorial_moves_its_panels_while_a_cell_runs(page_of):
     moving = ["consensus", "graph", "throughput", "timeline", "traffic"]
     with page_of(TUTORIAL, height=6000) as notebook:  # panels that are scrolled out are not drawn
@@ -407,7 +406,6 @@ ALL_WAIT = f"""() => {{ const seen = ({WAITING})();
     return seen && Object.values(seen.looks).filter(look => look === 'waiting').length === 3; }}"""
 
 
-@pytest.mark.mpi
 def test_the_panel_says_who_waits_and_keeps_it_when_a_rank_raised(page_of):
     with page_of(STALL, height=4000) as notebook:
         _stall(notebook)
@@ -454,7 +452,6 @@ for _ in range(40):
 ROUND = "document.querySelector('.ifog-bar b')?.textContent"
 
 
-@pytest.mark.mpi
 def test_a_run_is_recorded_in_a_cell_replayed_and_scrubbed(page_of):
     with page_of(RECORDED, height=4000) as notebook:
         _scrub(notebook)

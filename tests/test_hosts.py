@@ -90,7 +90,7 @@ def places(out):
 
 
 @on_hosts
-@pytest.mark.mpi
+@pytest.mark.hosts
 @pytest.mark.timeout(SECONDS + 20)
 def test_operations_keep_their_laws_between_four_hosts(four_hosts, tmp_path):
     status, out, err = ran(four_hosts, 1, MACHINES + LAWS, tmp_path)
@@ -100,7 +100,7 @@ def test_operations_keep_their_laws_between_four_hosts(four_hosts, tmp_path):
 
 
 @on_hosts
-@pytest.mark.mpi
+@pytest.mark.hosts
 @pytest.mark.timeout(SECONDS + 20)
 def test_operations_keep_their_laws_on_two_hosts_of_two_ranks(two_hosts, tmp_path):
     status, out, err = ran(two_hosts, 2, MACHINES + LAWS, tmp_path)
@@ -112,7 +112,7 @@ def test_operations_keep_their_laws_on_two_hosts_of_two_ranks(two_hosts, tmp_pat
 
 
 @on_hosts
-@pytest.mark.mpi
+@pytest.mark.hosts
 @pytest.mark.timeout(SECONDS + 20)
 def test_machines_that_mix_over_the_network_are_those_of_the_wire(two_hosts, tmp_path):
     script = """
@@ -134,7 +134,7 @@ print("sums", rank, set(mixed.tolist()), set(local.tolist()))
 
 
 @on_hosts
-@pytest.mark.mpi
+@pytest.mark.hosts
 @pytest.mark.timeout(SECONDS + 20)
 def test_a_rank_killed_on_another_host_is_named_and_ends_the_others(four_hosts, tmp_path):
     script = """
@@ -152,7 +152,7 @@ while True:
 
 
 @on_hosts
-@pytest.mark.mpi
+@pytest.mark.hosts
 @pytest.mark.timeout(SECONDS + 20)
 def test_a_window_reaches_a_host_whose_rank_sleeps_or_computes(two_hosts, tmp_path):
     script = """
@@ -181,7 +181,7 @@ ifog.win_free()
 
 
 @on_hosts
-@pytest.mark.mpi
+@pytest.mark.hosts
 @pytest.mark.timeout(SECONDS + 20)
 def test_a_mutex_on_another_host_goes_with_the_rank_that_held_it(two_hosts, tmp_path):
     script = """
@@ -342,7 +342,7 @@ print("token", os.environ["IFOG_TOKEN"])
 
 
 @on_hosts
-@pytest.mark.mpi
+@pytest.mark.hosts
 @pytest.mark.timeout(SECONDS + 20)
 def test_a_cluster_spans_hosts_and_survives_a_death_on_another(two_hosts, tmp_path):
     program = tmp_path / "program.py"
@@ -382,7 +382,7 @@ with Cluster(hosts=sys.argv[1], network=sys.argv[2]) as cluster:
 
 
 @on_hosts
-@pytest.mark.mpi
+@pytest.mark.hosts
 @pytest.mark.timeout(2 * SECONDS)
 def test_a_cluster_goes_on_without_a_host_whose_link_is_cut(tmp_path):
     program = tmp_path / "program.py"
@@ -417,7 +417,7 @@ def is_daemon(process):
 
 
 @on_hosts
-@pytest.mark.mpi
+@pytest.mark.hosts
 @pytest.mark.timeout(SECONDS + 20)
 def test_the_bench_between_hosts_is_no_faster_than_its_wire():
     nbytes, mbit = 1_600_000, 80

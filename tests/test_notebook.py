@@ -15,7 +15,6 @@ from nbclient import NotebookClient
 
 pytestmark = [
     pytest.mark.notebook,
-    pytest.mark.mpi,
     pytest.mark.timeout(240),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]

@@ -9,7 +9,6 @@ from kernels import require_clean, shown_by
 
 pytestmark = [
     pytest.mark.notebook,
-    pytest.mark.mpi,
     pytest.mark.timeout(360),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
