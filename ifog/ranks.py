@@ -18,7 +18,7 @@ from ifog.telemetry import (
     WaitEvent,
 )
 
-__all__ = ["STALL", "Ranks", "fate", "is_mixing", "rank_state", "track"]
+__all__ = ["STALL", "Ranks", "belongs", "fate", "is_mixing", "rank_state", "track"]
 
 STALL = 1.0  # seconds a wait may take before it is called a stall
 _STEP = 0.01  # seconds after which that average is taken anew
@@ -149,6 +149,7 @@ def _operate(ranks: Ranks, event: OpEvent) -> None:
     if rank not in ranks.shares or spent[0] + spent[1] + spent[2] > _STEP:
         _average(ranks, rank, spent)
     ranks.busy_until[rank] = t1 if t1 > since else since
+    ranks.last = max(ranks.last, t1)
     if rank in ranks.waits and _ends_wait(ranks.waits[rank], event):
         del ranks.waits[rank]
     if is_mixing(op) and step >= ranks.rounds.get(rank, 0):
@@ -190,7 +191,6 @@ def track(ranks: Ranks, event: Event) -> bool:
     rank = event.rank
     if type(event) is OpEvent and ranks.seq is not None and ranks.cell.get(rank) == ranks.seq:
         _operate(ranks, event)
-        ranks.last = max(ranks.last, event.t1)
         return True
     if isinstance(event, GraphEvent):
         ranks.n = max(ranks.n, event.n)
@@ -210,11 +210,17 @@ def track(ranks: Ranks, event: Event) -> bool:
     return True
 
 
+def belongs(ranks: Ranks, event: Event) -> bool:
+    """``track`` for folds that ask for cells and their ranks, not for what operations cost."""
+    if type(event) is OpEvent and ranks.seq is not None and ranks.cell.get(event[0]) == ranks.seq:
+        return True
+    return track(ranks, event)
+
+
 def _take(ranks: Ranks, event: Event) -> None:
     """What an event of the newest cell changes."""
     if isinstance(event, OpEvent):
         _operate(ranks, event)
-        ranks.last = max(ranks.last, event.t1)
         return
     ranks.last = max(ranks.last, event.t)
     if isinstance(event, CellEnd):

@@ -21,7 +21,7 @@ from ifog.folds import (
 from ifog.glances import Watched
 from ifog.magics.failures import LOST, Raised, primary, released, summary
 from ifog.numbers import count, duration, number, percent, size
-from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WatchEvent
+from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, OpEvent, WatchEvent
 from ifog.why import Explanation
 
 __all__ = ["Outcome", "Strip", "StripView"]
@@ -88,7 +88,10 @@ class Strip:
 
     def feed(self, events: Iterable[Event]) -> None:
         """Take events of any cell; those of other cells are passed over."""
-        fold_throughput(self._state, [event for event in events if self._is_mine(event)])
+        mine = self._mine
+        # Most are operations, which need no closer look.
+        kept = [e for e in events if (e[0] in mine if type(e) is OpEvent else self._is_mine(e))]
+        fold_throughput(self._state, kept)
 
     def view(self, now: float, stall: Explanation | None = None, stopping: str = "") -> StripView:
         """The strip of the running cell.
