@@ -45,6 +45,7 @@ class Ranks:
     n: int = 0
     seq: int | None = None
     members: tuple[int, ...] = ()
+    among: frozenset[int] = frozenset()  # the same: of ten thousand it tells at once
     started: float = math.inf
     last: float = 0.0
     lost: int = 0
@@ -86,6 +87,7 @@ def _is_newer(ranks: Ranks, event: CellStart) -> bool:
 def _start(ranks: Ranks, event: CellStart) -> None:
     if _is_newer(ranks, event):
         ranks.seq, ranks.members, ranks.started = event.seq, event.ranks, event.t
+        ranks.among = frozenset(event.ranks)
         ranks.last = event.t
         tables: tuple[dict[int, Any], ...]
         tables = (
@@ -174,7 +176,7 @@ def _die(ranks: Ranks, event: DeathEvent) -> bool:
     ranks.gone[event.rank] = event
     ranks.waits.pop(event.rank, None)
     ranks.blamed.discard(event.rank)
-    if event.rank in ranks.members:
+    if event.rank in ranks.among:
         ranks.last = max(ranks.last, event.t)
     return True
 
@@ -202,9 +204,10 @@ def track(ranks: Ranks, event: Event) -> bool:
     seq = ranks.seq or 0
     if ranks.cell.setdefault(rank, seq) != seq:  # an older cell goes on
         return False
-    if (not seq or rank not in ranks.rounds) and rank not in ranks.members:
+    if (not seq or rank not in ranks.rounds) and rank not in ranks.among:
         # The log's beginning was lost.
-        ranks.members = tuple(sorted({*ranks.members, rank}))
+        ranks.among |= {rank}
+        ranks.members = tuple(sorted(ranks.among))
         ranks.n = max(ranks.n, rank + 1)
     _take(ranks, event)
     return True
@@ -236,7 +239,7 @@ def rank_state(ranks: Ranks, rank: int, now: float) -> str:
     """computing, transferring, waiting, stalled, dead, finished, or absent from the cell."""
     if rank in ranks.gone or rank in ranks.blamed:
         return "dead"
-    if rank not in ranks.members:
+    if rank not in ranks.among:
         return "absent"
     if rank in ranks.ended:
         return ranks.ended[rank]

@@ -109,7 +109,7 @@ def _doing(ranks: Ranks) -> dict[int, State]:
             states[rank] = State("dead", detail=ranks.gone[rank].cause)
         elif end is not None:
             states[rank] = _ended(ranks, end, stop, alone=alone)
-        elif rank in ranks.members:
+        elif rank in ranks.among:
             states[rank] = _running(ranks, rank)
     return states
 
