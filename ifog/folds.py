@@ -148,7 +148,7 @@ class Throughput:
     Columns of the sums: compute, transfer, wait, bytes, rounds, samples.
     """
 
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: Ranks = field(default_factory=lambda: Ranks(averages=False))
     total: dict[int, list[float]] = field(default_factory=dict)
     slices: dict[int, dict[int, list[float]]] = field(default_factory=dict)
 

@@ -53,7 +53,7 @@ class Row(NamedTuple):
 class Lanes:
     """Every rank's operations of the newest cell; ``span`` is the width of the live window."""
 
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: Ranks = field(default_factory=lambda: Ranks(averages=False))
     rows: dict[int, list[Row]] = field(default_factory=dict)
     kept: int = 0
     since: float = -math.inf  # operations before were dropped

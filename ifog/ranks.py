@@ -36,12 +36,14 @@ class Ranks:
     """What each rank does in the newest cell.
 
     ``shares`` are the parts of the last half second spent computing, transferring and waiting, to
-    which ``spent``, the seconds since, are added now and then; ``busy_until`` when the rank's last
+    which ``spent``, the seconds since, are added now and then, if ``averages`` asks for it;
+    ``busy_until`` when the rank's last
     operation ended. ``freed`` holds the last wait of each rank whose cell ended before its wait
     did, ``gone`` the ranks without a process, in any cell, ``told`` the part of ``lost`` that ranks
     of the cell have told already.
     """
 
+    averages: bool = True
     n: int = 0
     seq: int | None = None
     members: tuple[int, ...] = ()
@@ -65,8 +67,10 @@ class Ranks:
     @property
     def live(self) -> bool:
         """Whether a rank is still at work on the cell."""
-        over = self.ended.keys() | self.gone.keys() | self.blamed
-        return any(rank not in over for rank in self.members)
+        return any(
+            rank not in self.ended and rank not in self.gone and rank not in self.blamed
+            for rank in self.members
+        )
 
     def clock(self, now: float) -> float:
         """The time up to which the rates count: news travels a while, silence counts."""
@@ -139,17 +143,18 @@ def _operate(ranks: Ranks, event: OpEvent) -> None:
     # Every fold does this for every operation, so it is written for speed.
     rank, _, step, op, _, t0, t1, waited, *_ = event
     since = ranks.busy_until.get(rank, t0)
-    begun = t0 if t0 > since else since
-    spent = ranks.spent.get(rank)
-    if spent is None:
-        spent = ranks.spent[rank] = [0.0, 0.0, 0.0]
-    if t1 > begun:
-        wait = waited if waited < t1 - begun else t1 - begun
-        spent[2] += wait
-        spent[1] += t1 - begun - wait
-    spent[0] += begun - since
-    if rank not in ranks.shares or spent[0] + spent[1] + spent[2] > _STEP:
-        _average(ranks, rank, spent)
+    if ranks.averages:
+        begun = t0 if t0 > since else since
+        spent = ranks.spent.get(rank)
+        if spent is None:
+            spent = ranks.spent[rank] = [0.0, 0.0, 0.0]
+        if t1 > begun:
+            wait = waited if waited < t1 - begun else t1 - begun
+            spent[2] += wait
+            spent[1] += t1 - begun - wait
+        spent[0] += begun - since
+        if rank not in ranks.shares or spent[0] + spent[1] + spent[2] > _STEP:
+            _average(ranks, rank, spent)
     ranks.busy_until[rank] = t1 if t1 > since else since
     ranks.last = max(ranks.last, t1)
     if rank in ranks.waits and _ends_wait(ranks.waits[rank], event):

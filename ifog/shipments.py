@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ifog.numbers import count, counted, number, size
-from ifog.ranks import Ranks, is_mixing, track
+from ifog.ranks import Ranks, belongs, is_mixing
 from ifog.telemetry import CellStart, Event, GraphEvent, OpEvent
 
 __all__ = ["Shipments", "fold_shipments", "view_shipments"]
@@ -41,7 +41,7 @@ def fold_shipments(state: Shipments, events: Iterable[Event]) -> Shipments:
     """Add up what each operation sent."""
     for event in events:
         seq = state.ranks.seq
-        if not track(state.ranks, event):
+        if not belongs(state.ranks, event):
             continue
         if isinstance(event, OpEvent):
             if event.dst:

@@ -60,7 +60,7 @@ class Moment(NamedTuple):
 class Waits:
     """What the ranks do, and the last stall that ended by itself, with the time of its end."""
 
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: Ranks = field(default_factory=lambda: Ranks(averages=False))
     operations: int = 0
     stall: Moment | None = None
     past: Moment | None = None

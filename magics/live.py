@@ -138,14 +138,16 @@ class Live:
         self._due = 0.0
 
     def tick(self) -> None:
-        """Take in what happened; redraw if it is time to."""
+        """Take in what happened and redraw, if it is time to: many events at once cost least."""
+        start = now()
+        if start < self._due:
+            return
         self._take()
-        if self._screen.moves and now() >= self._due:
-            start = now()
+        if self._screen.moves:
             self._show_strip(self._strip.view(start, self._cell.stall, self._cell.stopping))
             self._output.draw()
-            # A slow front end is asked less often.
-            self._due = now() + max(_PERIOD, 3 * (now() - start))
+        # A slow front end is asked less often.
+        self._due = now() + max(_PERIOD, 3 * (now() - start))
 
     def finish(self, outcome: Outcome) -> None:
         """Draw the final state: all output, the errors, the totals."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ifog.folds import (
+    Ranks,
     Throughput,
     fold_throughput,
     listing,
@@ -81,7 +82,7 @@ class Strip:
         self._n = n
         self._started = started
         self._mine: set[int] = set()
-        self._state = Throughput()
+        self._state = Throughput(ranks=Ranks())
         self._watched = Watched()
         self._errors: list[float] = []
         self._raised: dict[int, str] = {}
