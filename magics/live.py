@@ -30,7 +30,7 @@ from ifog.why import Explanation
 
 __all__ = ["Display", "Live", "NotebookScreen", "Screen", "TerminalScreen", "notice", "screen_of"]
 
-_PERIOD = 0.15  # seconds between two updates
+_PERIOD = 0.25  # seconds between two updates
 _PART = 200  # blocks that are one display
 _HEAD = 2000  # blocks at the beginning that are shown
 _TAIL = 1000  # blocks at the end that are shown

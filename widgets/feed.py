@@ -21,9 +21,10 @@ from ifog.widgets.past import Past
 __all__ = ["Feed"]
 
 _PERIOD = 0.05  # seconds between two looks at the source
+_BREATH = 0.005  # seconds that are always left to other threads
 _SLOW = 0.25  # with many ranks
 _MANY = 32
-_REST = 60  # times as long as it worked a panel rests, so that none takes much of a core
+_REST = 70  # times as long as it worked a panel rests, so that none takes much of a core
 _LONGEST = 2.0  # seconds it may rest
 _REFRESH = 0.5  # seconds after which clocks and rates move on without news
 
@@ -76,6 +77,7 @@ class Feed:
         self._rested: dict[Follower, float] = dict.fromkeys(self._panels, 0.0)
         self._unprepared: deque[Follower] = deque()
         self._events: Any = None
+        self._read = 0  # events that are unpacked
         self._past: Past | None = None
         self._asked: deque[tuple[int, int, int]] = deque()
         self._thread = threading.Thread(target=self._run, name="ifog dashboard", daemon=True)
@@ -128,6 +130,8 @@ class Feed:
             if hasattr(events, "advance"):
                 events.advance()
             events = self._past or events
+            # Whoever reads new events first unpacks them for all, which is no panel's own work.
+            self._read = events.since(self._read)[0]
             time = now()
             due = time - self._refreshed > _REFRESH
             for panel in panels:
@@ -166,7 +170,8 @@ class Feed:
             # Asked one by one, because where the page goes elsewhere no panel rests.
             self._look(panel for panel in self._panels if self._rested[panel] <= moment)
             many = max((panel.n for panel in self._panels), default=0) > _MANY
-            period = _SLOW if many else _PERIOD
+            # What the look itself took counts, or there were fewer looks than there should be.
+            period = max((_SLOW if many else _PERIOD) - (monotonic() - moment), _BREATH)
             due = now() + period
             while not self._closed.is_set() and now() < due and self._prepare():
                 period = due - now()
