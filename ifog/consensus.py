@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ifog.folds import Gather, Ranks, is_mixing, track
+from ifog.folds import Gather, Ranks, is_mixing
 from ifog.glances import Glance, Watched
 from ifog.numbers import number, percent
+from ifog.ranks import belongs
 from ifog.spectrum import POINTS, Prediction, contraction_rate, is_closed, strays
 from ifog.telemetry import CellStart, Event, OpEvent, WatchEvent
 
@@ -105,7 +106,7 @@ def fold_consensus(state: Consensus, events: Iterable[Event]) -> Consensus:
     """Follow watched tensors and the matrices that mixed them."""
     for event in events:
         seq = state.ranks.seq
-        if not track(state.ranks, event):
+        if not belongs(state.ranks, event):
             continue
         if isinstance(event, CellStart):
             if state.ranks.seq != seq:

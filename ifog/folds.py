@@ -74,8 +74,12 @@ class Gather(Generic[T]):
 
     def put(self, key: Any, step: int, rank: int, item: T, ranks: int) -> dict[int, T] | None:
         """Add an item; the items by rank if it was the last of ``ranks``."""
-        steps = self._pending.setdefault(key, {})
-        items = steps.setdefault(step, {})
+        steps = self._pending.get(key)
+        if steps is None:
+            steps = self._pending[key] = {}
+        items = steps.get(step)
+        if items is None:
+            items = steps[step] = {}
         items[rank] = item
         if len(items) < ranks:
             if len(steps) > _PENDING:
@@ -144,47 +148,61 @@ class Throughput:
     Columns of the sums: compute, transfer, wait, bytes, rounds, samples.
     """
 
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: Ranks = field(default_factory=lambda: Ranks(averages=False))
     total: dict[int, list[float]] = field(default_factory=dict)
     slices: dict[int, dict[int, list[float]]] = field(default_factory=dict)
 
 
 def fold_throughput(state: Throughput, events: Iterable[Event]) -> Throughput:
     """Add up where each operation's time went."""
+    ranks = state.ranks
     for event in events:
-        before = state.ranks.busy_until.get(event.rank, 0.0)
-        rounds = state.ranks.rounds.get(event.rank, 0)
-        seq = state.ranks.seq
-        if not track(state.ranks, event):
+        rank, seq = event.rank, ranks.seq
+        before, rounds = ranks.busy_until.get(rank, 0.0), ranks.rounds.get(rank, 0)
+        if not track(ranks, event):
             continue
-        if state.ranks.seq != seq:
-            state.total.clear()
-            state.slices.clear()
-        if isinstance(event, OpEvent):
-            begun = max(event.t0, before)
-            wait = min(event.wait, max(event.t1 - begun, 0.0))
-            compute = max(event.t0 - before, 0.0) if before else 0.0
-            gained = state.ranks.rounds.get(event.rank, 0) - rounds
-            spent = (compute, max(event.t1 - begun - wait, 0.0), wait, event.nbytes, gained, 0.0)
-            _add(state, event.rank, event.t1, spent)
+        if type(event) is OpEvent:
+            gained = ranks.rounds.get(rank, 0) - rounds
+            _spend(_sums(state, rank, event.t1), event, before, gained)
         elif isinstance(event, LogEvent):
             samples = sum(value for name, value in event.values if name == "samples")
             if samples > 0:
-                _add(state, event.rank, event.t, (0.0, 0.0, 0.0, 0.0, 0.0, samples))
+                _sums(state, rank, event.t)[5] += samples
+        elif ranks.seq != seq:
+            state.total.clear()
+            state.slices.clear()
     return state
 
 
-def _add(state: Throughput, rank: int, t: float, spent: tuple[float, ...]) -> None:
+def _spend(sums: list[float], event: OpEvent, before: float, gained: int) -> None:
+    """Add an operation; ``before`` is when its rank's last one had ended, 0 if there was none."""
+    # Once for every operation, so it is written for speed.
+    _, _, _, _, _, t0, t1, wait, _, nbytes, *_ = event
+    begun = t0 if t0 > before else before
+    if t1 > begun:
+        wait = wait if wait < t1 - begun else t1 - begun
+        sums[1] += t1 - begun - wait
+        sums[2] += wait
+    if before and t0 > before:
+        sums[0] += t0 - before
+    sums[3] += nbytes
+    sums[4] += gained
+
+
+def _sums(state: Throughput, rank: int, t: float) -> list[float]:
+    """The sums of a rank in the quarter second of ``t``; those that are old join the total."""
     quarter = int(4 * t)
     table = state.slices.get(quarter)
     if table is None:
         table = state.slices[quarter] = {}
+        if len(state.slices) > 8 * _WINDOW:
+            newest = max(state.slices)
+            for old in [q for q in state.slices if q < newest - 5 * _WINDOW]:
+                _merge(state.total, state.slices.pop(old))
     sums = table.get(rank)
-    table[rank] = [*spent] if sums is None else list(map(add, sums, spent))
-    if len(state.slices) > 8 * _WINDOW:
-        newest = max(state.slices)
-        for old in [q for q in state.slices if q < newest - 5 * _WINDOW]:
-            _merge(state.total, state.slices.pop(old))
+    if sums is None:
+        sums = table[rank] = [0.0] * _SUMS
+    return sums
 
 
 def _merge(into: dict[int, list[float]], table: dict[int, list[float]]) -> None:

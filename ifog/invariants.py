@@ -17,7 +17,7 @@ import numpy as np
 from ifog.folds import Gather
 from ifog.glances import Glance, Watched
 from ifog.numbers import named, number
-from ifog.ranks import Ranks, is_mixing, track
+from ifog.ranks import Ranks, belongs, is_mixing
 from ifog.spectrum import Row, is_closed, matrix_of_rows, strays
 from ifog.telemetry import CellStart, Event, LawEvent, LogEvent, OpEvent, WatchEvent
 
@@ -82,7 +82,7 @@ def fold_invariants(state: Invariants, events: Iterable[Event]) -> Invariants:
     """Check every round that is complete."""
     for event in events:
         seq = state.ranks.seq
-        if not track(state.ranks, event):
+        if not belongs(state.ranks, event):
             continue
         if isinstance(event, OpEvent):
             if is_mixing(event.op) and len(event.weights) == len(event.src) + 1:

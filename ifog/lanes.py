@@ -20,7 +20,7 @@ import numpy as np
 from ifog.folds import LANES, evenly
 from ifog.numbers import count, duration, percent
 from ifog.ranks import Ranks, fate, is_mixing, track
-from ifog.telemetry import CellStart, Event, OpEvent
+from ifog.telemetry import CellStart, Event, OpEvent, WaitEvent
 
 __all__ = ["Lanes", "fold_lanes", "view_lanes"]
 
@@ -30,6 +30,7 @@ _COLUMNS = 800  # into which longer runs are merged
 _SPANS = (0.06, 10.0)  # seconds of the live window, at least and at most
 _ROUNDS = 6.5  # in the live window
 _FAINT = 16  # ranks from which on only messages that ended a wait are told
+_LINES = 4000  # operations whose line is remembered
 _CROWD = 520  # messages from which on only those that ended a wait are told
 _MICRO = 1e6
 
@@ -52,10 +53,11 @@ class Row(NamedTuple):
 class Lanes:
     """Every rank's operations of the newest cell; ``span`` is the width of the live window."""
 
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: Ranks = field(default_factory=lambda: Ranks(averages=False))
     rows: dict[int, list[Row]] = field(default_factory=dict)
     kept: int = 0
     since: float = -math.inf  # operations before were dropped
+    lines: dict[Any, int] = field(default_factory=dict)  # of the user's cell, as waits tell
     span: float = _SPANS[0]
     decide: int = 4  # the round at which the span is chosen anew
 
@@ -77,11 +79,37 @@ def fold_lanes(state: Lanes, events: Iterable[Event]) -> Lanes:
                 _drop(state)
             if event.step == state.decide and is_mixing(event.op):
                 _choose_span(state, event)
+        elif isinstance(event, WaitEvent):
+            _note_line(state, event)
         elif isinstance(event, CellStart) and ranks.seq != seq:
             state.rows.clear()
+            state.lines.clear()
             state.kept, state.since = 0, -math.inf
             state.decide = 4
     return state
+
+
+def _note_line(state: Lanes, event: WaitEvent) -> None:
+    """Remember where in the cell an operation stands.
+
+    Only ranks that wait long look for the line, because looking costs more than a round. A tensor's
+    name stands for one line, so the others of that name are there too, unless waits disagree.
+    """
+    if event.line is None:
+        return
+    state.lines[event.rank, event.op, event.name, event.step] = event.line
+    if event.name:
+        known = state.lines.setdefault((event.op, event.name), event.line)
+        if known != event.line:
+            state.lines[event.op, event.name] = 0
+    if len(state.lines) > _LINES:
+        del state.lines[next(iter(state.lines))]
+
+
+def _line(state: Lanes, rank: int, op: str, name: str, step: int) -> int:
+    """The line of the cell, 0 where it is not known."""
+    lines = state.lines
+    return lines.get((rank, op, name, step)) or lines.get((op, name), 0)
 
 
 def _drop(state: Lanes) -> None:
@@ -140,7 +168,7 @@ def view_lanes(state: Lanes, now: float, window: Sequence[float] | None = None) 
         runs = [_merged(shown[rank], left, right) for rank in lanes]
         return view | {"merged": True, "runs": runs, "ops": [], "names": [], "arrows": []}
     names: dict[str, int] = {}
-    ops = [[_told(row, left, names) for row in shown[rank]] for rank in lanes]
+    ops = [[_told(state, row, left, names) for row in shown[rank]] for rank in lanes]
     arrows = _arrows(state, shown, left)
     return view | {
         "merged": False,
@@ -170,10 +198,17 @@ def _inside(rows: Sequence[Row], left: float, right: float) -> Sequence[Row]:
     return rows[first:last]
 
 
-def _told(row: Row, left: float, names: dict[str, int]) -> list[int]:
-    """[start, computing, waiting, transferring, for whom, round, name, bytes], in microseconds."""
+def _label(op: OpEvent | WaitEvent) -> str:
+    return f"{op.op}({op.name!r})" if op.name else op.op
+
+
+def _told(state: Lanes, row: Row, left: float, names: dict[str, int]) -> list[int]:
+    """[start, computing, waiting, transferring, for whom, round, name, bytes, line of the cell].
+
+    Times are in microseconds; the line is 0 where it is not known.
+    """
     before, begin, wait, op = row
-    label = f"{op.op}({op.name!r})" if op.name else op.op
+    label = _label(op)
     place = names.setdefault(label, len(names))
     return [
         round((before - left) * _MICRO),
@@ -184,6 +219,7 @@ def _told(row: Row, left: float, names: dict[str, int]) -> list[int]:
         op.step,
         place,
         op.nbytes,
+        _line(state, op.rank, op.op, op.name, op.step) if state.lines else 0,
     ]
 
 
@@ -255,19 +291,24 @@ def _length(state: Lanes, left: float, right: float, zoomed: bool) -> str:
     return f"{duration(right - left)}{cut}"
 
 
-def _open(ranks: Ranks, left: float, end: float) -> list[list[int]]:
-    """[rank, since, until, for whom] of what no operation has ended; for -1: it computes."""
+def _open(ranks: Ranks, left: float, end: float) -> list[list[Any]]:
+    """[rank, since, until, for whom, in what] of what no operation has ended; for -1: it computes.
+
+    A wait tells its operation, its round and its line of the cell, as far as these are known.
+    """
     found = []
     for rank in ranks.members:
         wait = ranks.waits.get(rank) or ranks.freed.get(rank)
         stop = ranks.ends[rank].t if rank in ranks.ends else end
         busy = ranks.busy_until.get(rank, stop)
         if wait is not None:
-            found.append((rank, wait.since, stop, next(iter(wait.peers), -1)))
-        found.append((rank, busy, stop if wait is None else wait.since, -1))
+            told = f"{_label(wait)}, round {wait.step}"
+            told += "" if wait.line is None else f", line {wait.line}"
+            found.append((rank, wait.since, stop, next(iter(wait.peers), -1), told))
+        found.append((rank, busy, stop if wait is None else wait.since, -1, ""))
     return [
-        [rank, _micro(since - left), _micro(until - left), whom]
-        for rank, since, until, whom in found
+        [rank, _micro(since - left), _micro(until - left), whom, told]
+        for rank, since, until, whom, told in found
         if until > max(since, left)
     ]
 

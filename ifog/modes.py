@@ -16,7 +16,7 @@ import numpy as np
 
 from ifog.folds import Gather
 from ifog.numbers import counted, number
-from ifog.ranks import Ranks, is_mixing, track
+from ifog.ranks import Ranks, belongs, is_mixing
 from ifog.spectrum import Row, is_closed, matrix_of_rows, neighbors_of
 from ifog.telemetry import CellStart, Event, GraphEvent, OpEvent
 
@@ -48,7 +48,7 @@ def fold_modes(state: Modes, events: Iterable[Event]) -> Modes:
     """Follow the declared graph and the rows that each round used."""
     for event in events:
         seq = state.ranks.seq
-        if not track(state.ranks, event):
+        if not belongs(state.ranks, event):
             continue
         if isinstance(event, OpEvent):
             if event.weights and is_mixing(event.op):

@@ -18,7 +18,7 @@ from ifog.telemetry import (
     WaitEvent,
 )
 
-__all__ = ["STALL", "Ranks", "fate", "is_mixing", "rank_state", "track"]
+__all__ = ["STALL", "Ranks", "belongs", "fate", "is_mixing", "rank_state", "track"]
 
 STALL = 1.0  # seconds a wait may take before it is called a stall
 _STEP = 0.01  # seconds after which that average is taken anew
@@ -36,15 +36,18 @@ class Ranks:
     """What each rank does in the newest cell.
 
     ``shares`` are the parts of the last half second spent computing, transferring and waiting, to
-    which ``spent``, the seconds since, are added now and then; ``busy_until`` when the rank's last
+    which ``spent``, the seconds since, are added now and then, if ``averages`` asks for it;
+    ``busy_until`` when the rank's last
     operation ended. ``freed`` holds the last wait of each rank whose cell ended before its wait
     did, ``gone`` the ranks without a process, in any cell, ``told`` the part of ``lost`` that ranks
     of the cell have told already.
     """
 
+    averages: bool = True
     n: int = 0
     seq: int | None = None
     members: tuple[int, ...] = ()
+    among: frozenset[int] = frozenset()  # the same: of ten thousand it tells at once
     started: float = math.inf
     last: float = 0.0
     lost: int = 0
@@ -64,8 +67,10 @@ class Ranks:
     @property
     def live(self) -> bool:
         """Whether a rank is still at work on the cell."""
-        over = self.ended.keys() | self.gone.keys() | self.blamed
-        return any(rank not in over for rank in self.members)
+        return any(
+            rank not in self.ended and rank not in self.gone and rank not in self.blamed
+            for rank in self.members
+        )
 
     def clock(self, now: float) -> float:
         """The time up to which the rates count: news travels a while, silence counts."""
@@ -86,6 +91,7 @@ def _is_newer(ranks: Ranks, event: CellStart) -> bool:
 def _start(ranks: Ranks, event: CellStart) -> None:
     if _is_newer(ranks, event):
         ranks.seq, ranks.members, ranks.started = event.seq, event.ranks, event.t
+        ranks.among = frozenset(event.ranks)
         ranks.last = event.t
         tables: tuple[dict[int, Any], ...]
         tables = (
@@ -137,18 +143,20 @@ def _operate(ranks: Ranks, event: OpEvent) -> None:
     # Every fold does this for every operation, so it is written for speed.
     rank, _, step, op, _, t0, t1, waited, *_ = event
     since = ranks.busy_until.get(rank, t0)
-    begun = t0 if t0 > since else since
-    spent = ranks.spent.get(rank)
-    if spent is None:
-        spent = ranks.spent[rank] = [0.0, 0.0, 0.0]
-    if t1 > begun:
-        wait = waited if waited < t1 - begun else t1 - begun
-        spent[2] += wait
-        spent[1] += t1 - begun - wait
-    spent[0] += begun - since
-    if rank not in ranks.shares or spent[0] + spent[1] + spent[2] > _STEP:
-        _average(ranks, rank, spent)
+    if ranks.averages:
+        begun = t0 if t0 > since else since
+        spent = ranks.spent.get(rank)
+        if spent is None:
+            spent = ranks.spent[rank] = [0.0, 0.0, 0.0]
+        if t1 > begun:
+            wait = waited if waited < t1 - begun else t1 - begun
+            spent[2] += wait
+            spent[1] += t1 - begun - wait
+        spent[0] += begun - since
+        if rank not in ranks.shares or spent[0] + spent[1] + spent[2] > _STEP:
+            _average(ranks, rank, spent)
     ranks.busy_until[rank] = t1 if t1 > since else since
+    ranks.last = max(ranks.last, t1)
     if rank in ranks.waits and _ends_wait(ranks.waits[rank], event):
         del ranks.waits[rank]
     if is_mixing(op) and step >= ranks.rounds.get(rank, 0):
@@ -173,7 +181,7 @@ def _die(ranks: Ranks, event: DeathEvent) -> bool:
     ranks.gone[event.rank] = event
     ranks.waits.pop(event.rank, None)
     ranks.blamed.discard(event.rank)
-    if event.rank in ranks.members:
+    if event.rank in ranks.among:
         ranks.last = max(ranks.last, event.t)
     return True
 
@@ -190,7 +198,6 @@ def track(ranks: Ranks, event: Event) -> bool:
     rank = event.rank
     if type(event) is OpEvent and ranks.seq is not None and ranks.cell.get(rank) == ranks.seq:
         _operate(ranks, event)
-        ranks.last = max(ranks.last, event.t1)
         return True
     if isinstance(event, GraphEvent):
         ranks.n = max(ranks.n, event.n)
@@ -202,19 +209,26 @@ def track(ranks: Ranks, event: Event) -> bool:
     seq = ranks.seq or 0
     if ranks.cell.setdefault(rank, seq) != seq:  # an older cell goes on
         return False
-    if (not seq or rank not in ranks.rounds) and rank not in ranks.members:
+    if (not seq or rank not in ranks.rounds) and rank not in ranks.among:
         # The log's beginning was lost.
-        ranks.members = tuple(sorted({*ranks.members, rank}))
+        ranks.among |= {rank}
+        ranks.members = tuple(sorted(ranks.among))
         ranks.n = max(ranks.n, rank + 1)
     _take(ranks, event)
     return True
+
+
+def belongs(ranks: Ranks, event: Event) -> bool:
+    """``track`` for folds that ask for cells and their ranks, not for what operations cost."""
+    if type(event) is OpEvent and ranks.seq is not None and ranks.cell.get(event[0]) == ranks.seq:
+        return True
+    return track(ranks, event)
 
 
 def _take(ranks: Ranks, event: Event) -> None:
     """What an event of the newest cell changes."""
     if isinstance(event, OpEvent):
         _operate(ranks, event)
-        ranks.last = max(ranks.last, event.t1)
         return
     ranks.last = max(ranks.last, event.t)
     if isinstance(event, CellEnd):
@@ -230,7 +244,7 @@ def rank_state(ranks: Ranks, rank: int, now: float) -> str:
     """computing, transferring, waiting, stalled, dead, finished, or absent from the cell."""
     if rank in ranks.gone or rank in ranks.blamed:
         return "dead"
-    if rank not in ranks.members:
+    if rank not in ranks.among:
         return "absent"
     if rank in ranks.ended:
         return ranks.ended[rank]

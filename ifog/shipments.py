@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ifog.numbers import count, counted, number, size
-from ifog.ranks import Ranks, is_mixing, track
+from ifog.ranks import Ranks, belongs, is_mixing
 from ifog.telemetry import CellStart, Event, GraphEvent, OpEvent
 
 __all__ = ["Shipments", "fold_shipments", "view_shipments"]
@@ -41,7 +41,7 @@ def fold_shipments(state: Shipments, events: Iterable[Event]) -> Shipments:
     """Add up what each operation sent."""
     for event in events:
         seq = state.ranks.seq
-        if not track(state.ranks, event):
+        if not belongs(state.ranks, event):
             continue
         if isinstance(event, OpEvent):
             if event.dst:
@@ -100,7 +100,8 @@ def view_shipments(state: Shipments, now: float) -> dict[str, Any]:  # noqa: ARG
     edges = []
     for u, v in sorted(total.keys() | state.declared):
         sums = [int(x) for table in (cell, total) for x in table.get((u, v), (0, 0))]
-        edges.append([u, v, *sums, int((u, v) in state.declared)])
+        # Where nothing is declared no link is a surprise.
+        edges.append([u, v, *sums, int(not state.declared or (u, v) in state.declared)])
     return view | {"edges": edges}
 
 
@@ -111,6 +112,8 @@ def _words(declared: set[Edge], used: dict[Edge, list[float]], to_all: float) ->
     lines = []
     if not used:
         lines.append("nothing sent over links")
+    elif not declared:
+        return [f"no graph declared, {count(len(used))} links used", *_to_all(to_all)]
     elif not unused:
         each = sorted(nbytes for edge, (nbytes, _) in used.items() if edge in declared)
         lines.append(f"all {count(len(declared))} declared links used")
@@ -123,9 +126,11 @@ def _words(declared: set[Edge], used: dict[Edge, list[float]], to_all: float) ->
         lines.append(f"{count(len(unused))} declared, never used: {_named(unused)}")
     if odd:
         lines.append(f"{count(len(odd))} used, not in the graph: {_named(odd)}")
-    if to_all:
-        lines.append(f"{size(to_all)} more to all ranks at once")
-    return lines
+    return lines + _to_all(to_all)
+
+
+def _to_all(nbytes: float) -> list[str]:
+    return [f"{size(nbytes)} more to all ranks at once"] if nbytes else []
 
 
 def _named(edges: list[Edge]) -> str:
@@ -149,7 +154,9 @@ def _say(declared: set[Edge], used: dict[Edge, list[float]]) -> str:
     total = size(sum(nbytes for nbytes, _ in used.values()))
     known = len(declared & used.keys())
     parts = [f"{total} on {known} of {len(declared)} declared links"]
-    odd = len(used.keys() - declared)
+    odd = len(used.keys() - declared) if declared else 0
+    if not declared:
+        parts = [f"{total} on {len(used)} links, no graph declared"]
     if odd:
         parts.append(f"{odd} link{'s' * (odd > 1)} used that the graph has not")
     senders: dict[int, float] = {}

@@ -41,7 +41,8 @@ class Traffic:
     declared: dict[Edge, float] = field(default_factory=dict)
     label: str = ""
     now_used: dict[int, OpEvent] = field(default_factory=dict)
-    plans: dict[Any, int] = field(default_factory=dict)
+    plans: dict[Any, tuple[int, int]] = field(default_factory=dict)  # done then, and its round
+    older: dict[Edge, int] = field(default_factory=dict)  # the last round of plans forgotten
     done: int = 0
     sent: dict[tuple[int, tuple[int, ...]], float] = field(default_factory=dict)
     distances: np.ndarray | None = None
@@ -58,7 +59,7 @@ def fold_traffic(state: Traffic, events: Iterable[Event]) -> Traffic:
             state.label = event.label
             state.declared = {(u, v): weight for u, v, weight in event.edges}
             state.now_used = {}
-            state.plans.clear()
+            _forget(state)
         elif isinstance(event, CellStart):
             if state.ranks.seq != seq:
                 _restart(state)
@@ -75,11 +76,16 @@ def fold_traffic(state: Traffic, events: Iterable[Event]) -> Traffic:
 def _restart(state: Traffic) -> None:
     state.gather.clear()
     state.watched.clear()
-    state.plans.clear()
+    _forget(state)
     state.sent.clear()
     state.done = 0
     state.now_used = {}
     state.domain = None
+
+
+def _forget(state: Traffic) -> None:
+    state.plans.clear()
+    state.older.clear()
 
 
 def _mix(state: Traffic, event: OpEvent) -> None:
@@ -91,10 +97,27 @@ def _mix(state: Traffic, event: OpEvent) -> None:
     state.now_used = ops
     state.done += 1
     plan = tuple(ops[rank].src for rank in state.ranks.members)
-    state.plans[plan] = state.done
+    state.plans[plan] = (state.done, event.step + 1)
     if len(state.plans) > 1:
-        for old in [p for p, last in state.plans.items() if last < state.done - _PLANS]:
+        for old in [p for p, (last, _) in state.plans.items() if last < state.done - _PLANS]:
+            _note(state, state.older, old)
             del state.plans[old]
+
+
+def _note(state: Traffic, rounds: dict[Edge, int], plan: Any) -> None:
+    """Write down the last round of the edges of a plan."""
+    last = state.plans[plan][1]
+    for rank, sources in zip(state.ranks.members, plan, strict=False):
+        for source in sources:
+            rounds[source, rank] = max(rounds.get((source, rank), 0), last)
+
+
+def _lasts(state: Traffic) -> dict[Edge, int]:
+    """The last round of the cell in which an edge carried something."""
+    rounds = dict(state.older)
+    for plan in state.plans:
+        _note(state, rounds, plan)
+    return rounds
 
 
 def _glance(state: Traffic, event: WatchEvent) -> None:
@@ -159,15 +182,22 @@ def _messages(state: Traffic) -> list[float]:
 
 
 def _matrix(n: int, edges: Iterable[Edge]) -> str:
-    """The matrix of a large graph in bins, rows send: one bit a bin, in hexadecimal digits."""
-    bins = np.zeros((_BINS, _BINS), dtype=bool)
+    """The matrix of a large graph in bins, rows send: a hexadecimal digit a bin.
+
+    It says how many edges are in the bin, from 0 to 15 for the most that are in any.
+    """
     ends = np.array(list(edges), dtype=np.int64).reshape(-1, 2) * _BINS // max(n, _BINS)
-    bins[ends[:, 0], ends[:, 1]] = True
-    return np.packbits(bins).tobytes().hex()
+    counts = np.bincount(ends[:, 0] * _BINS + ends[:, 1], minlength=_BINS**2)
+    levels = -(-15 * counts // max(int(counts.max()), 1))  # what is there is never shown as nothing
+    return np.frombuffer(b"0123456789abcdef", dtype=np.uint8)[levels].tobytes().decode()
 
 
 def view_traffic(state: Traffic, now: float) -> dict[str, Any]:
-    """Nodes and edges to draw; ``edges`` are [u, v, weight, 1 if used in the round shown]."""
+    """Nodes and edges to draw.
+
+    ``edges`` are [u, v, weight, 1 if used in the round shown], ``last`` the last round in which
+    each of them carried something, 0 if it did not in this cell.
+    """
     ranks, used = state.ranks, _used(state)
     if not state.declared and not used:
         return {"n": ranks.n, "empty": True, "say": "No topology set."}
@@ -189,6 +219,8 @@ def view_traffic(state: Traffic, now: float) -> dict[str, Any]:
     out, come = _bytes(state)
     edges = [[u, v, round(w, 6), 1] for (u, v), w in used.items()]
     edges += [[u, v, round(w, 6), 0] for (u, v), w in idle.items() if (u, v) not in used]
+    edges.sort()
+    lasts = _lasts(state)
     return view | {
         "states": states,
         "fates": {str(rank): text for rank in range(ranks.n) if (text := fate(ranks, rank))},
@@ -198,7 +230,8 @@ def view_traffic(state: Traffic, now: float) -> dict[str, Any]:
         "in": come,
         "message": _messages(state),
         "distances": _distances(state),
-        "edges": sorted(edges),
+        "edges": edges,
+        "last": [lasts.get((int(u), int(v)), 0) for u, v, *_ in edges],
     }
 
 

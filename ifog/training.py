@@ -16,7 +16,7 @@ import numpy as np
 
 from ifog.glances import Watched
 from ifog.numbers import number
-from ifog.ranks import Ranks, track
+from ifog.ranks import Ranks, belongs
 from ifog.telemetry import CellStart, Event, LogEvent, WatchEvent
 
 __all__ = ["Figure", "Training", "fold_training", "view_training"]
@@ -77,7 +77,7 @@ def fold_training(state: Training, events: Iterable[Event]) -> Training:
     """Follow what is logged, and the distances of the first watched tensor."""
     for event in events:
         seq = state.ranks.seq
-        if not track(state.ranks, event):
+        if not belongs(state.ranks, event):
             continue
         if isinstance(event, LogEvent):
             _log(state, event)

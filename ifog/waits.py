@@ -60,7 +60,7 @@ class Moment(NamedTuple):
 class Waits:
     """What the ranks do, and the last stall that ended by itself, with the time of its end."""
 
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: Ranks = field(default_factory=lambda: Ranks(averages=False))
     operations: int = 0
     stall: Moment | None = None
     past: Moment | None = None
@@ -109,7 +109,7 @@ def _doing(ranks: Ranks) -> dict[int, State]:
             states[rank] = State("dead", detail=ranks.gone[rank].cause)
         elif end is not None:
             states[rank] = _ended(ranks, end, stop, alone=alone)
-        elif rank in ranks.members:
+        elif rank in ranks.among:
             states[rank] = _running(ranks, rank)
     return states
 

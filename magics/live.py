@@ -30,7 +30,7 @@ from ifog.why import Explanation
 
 __all__ = ["Display", "Live", "NotebookScreen", "Screen", "TerminalScreen", "notice", "screen_of"]
 
-_PERIOD = 0.15  # seconds between two updates
+_PERIOD = 0.25  # seconds between two updates
 _PART = 200  # blocks that are one display
 _HEAD = 2000  # blocks at the beginning that are shown
 _TAIL = 1000  # blocks at the end that are shown
@@ -138,14 +138,16 @@ class Live:
         self._due = 0.0
 
     def tick(self) -> None:
-        """Take in what happened; redraw if it is time to."""
+        """Take in what happened and redraw, if it is time to: many events at once cost least."""
+        start = now()
+        if start < self._due:
+            return
         self._take()
-        if self._screen.moves and now() >= self._due:
-            start = now()
+        if self._screen.moves:
             self._show_strip(self._strip.view(start, self._cell.stall, self._cell.stopping))
             self._output.draw()
-            # A slow front end is asked less often.
-            self._due = now() + max(_PERIOD, 3 * (now() - start))
+        # A slow front end is asked less often.
+        self._due = now() + max(_PERIOD, 3 * (now() - start))
 
     def finish(self, outcome: Outcome) -> None:
         """Draw the final state: all output, the errors, the totals."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ifog.folds import (
+    Ranks,
     Throughput,
     fold_throughput,
     listing,
@@ -21,7 +22,7 @@ from ifog.folds import (
 from ifog.glances import Watched
 from ifog.magics.failures import LOST, Raised, primary, released, summary
 from ifog.numbers import count, duration, number, percent, size
-from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, WatchEvent
+from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent, OpEvent, WatchEvent
 from ifog.why import Explanation
 
 __all__ = ["Outcome", "Strip", "StripView"]
@@ -81,14 +82,17 @@ class Strip:
         self._n = n
         self._started = started
         self._mine: set[int] = set()
-        self._state = Throughput()
+        self._state = Throughput(ranks=Ranks())
         self._watched = Watched()
         self._errors: list[float] = []
         self._raised: dict[int, str] = {}
 
     def feed(self, events: Iterable[Event]) -> None:
         """Take events of any cell; those of other cells are passed over."""
-        fold_throughput(self._state, [event for event in events if self._is_mine(event)])
+        mine = self._mine
+        # Most are operations, which need no closer look.
+        kept = [e for e in events if (e[0] in mine if type(e) is OpEvent else self._is_mine(e))]
+        fold_throughput(self._state, kept)
 
     def view(self, now: float, stall: Explanation | None = None, stopping: str = "") -> StripView:
         """The strip of the running cell.

@@ -45,7 +45,8 @@ for (const el of document.querySelectorAll("[data-module]")) {{
     const {{ source, traits }} = texts[el.dataset.module];
     const blob = new Blob([source], {{ type: "text/javascript" }});
     const {{ default: made }} = await import(URL.createObjectURL(blob));
-    made.render({{ model: model(traits), el }});
+    const own = ((window.models ??= {{}})[el.dataset.module] = model(traits));
+    made.render({{ model: own, el }});
 }}
 document.body.dataset.ready = "true";
 </script>"""
@@ -184,6 +185,8 @@ SCENES = {
     "ranks64": lambda: (states_of(many(64)), 864, {}),
     "agents1024": lambda: (states_of(many(1024, 11)), 864, {}),
     "narrow": lambda: (states_of(healthy(8, 60)), 400, {}),
+    "undeclared": lambda: (states_of(healthy(8, 30)[1:]), 864, {}),
+    "odd": lambda: (states_of([graph_event(star_matrix(8), "star"), *healthy(8, 30)[1:]]), 864, {}),
     "star": lambda: (
         states_of(
             [

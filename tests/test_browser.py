@@ -220,6 +220,24 @@ def test_a_pause_keeps_the_picture_while_the_run_goes_on(played):
     played.wait("the newest picture", MOVED, [{"consensus": before}, ["consensus"]])
 
 
+def test_arrow_keys_of_a_paused_page_step_through_its_rounds(played):
+    shown = "() => document.querySelector('.ifog-bar b').textContent"
+    at = f"round => ({shown})() === String(round)"
+    press(played, "graph", "ArrowLeft")  # means nothing while the page is live
+    press(played, "graph", " ")
+    curve = "() => document.querySelector('.series.main').getAttribute('d')"
+    live, whole = played.page.evaluate(PANELS), played.page.evaluate(curve)
+    for key, done in [("Left", 59), ("Left", 58), ("Right", 59), ("Left", 58)]:
+        press(played, "graph", f"Arrow{key}")
+        played.wait(f"round {done}", at, done, timeout=10)
+    stepped = ["consensus", "timeline"]
+    played.wait("other panels to follow", MOVED, [live, stepped], timeout=10)
+    assert played.page.evaluate(curve) != whole
+    press(played, "consensus", " ")
+    played.wait("the present", at, 60, timeout=10)
+    played.wait("its curve", f"whole => ({curve})() === whole", whole, timeout=10)
+
+
 def test_the_timeline_zooms_moves_and_shows_the_critical_path(played):
     key = panel(played, "timeline").locator(".ifog-key")
     whole = key.inner_text()

@@ -24,6 +24,7 @@ from ifog.telemetry import (
     WaitEvent,
     read_jsonl,
 )
+from ifog.traffic import Traffic, fold_traffic, view_traffic
 from ifog.training import Training, fold_training, view_training
 
 FOLDS = [
@@ -223,8 +224,8 @@ def test_an_operation_is_computing_waiting_and_moving():
     assert view["span"] == 50_000
     assert view["names"] == ["neighbor_allreduce('x')"]
     ((first,), (second,)) = view["ops"]
-    assert first == [0, 10_000, 30_000, 5_000, 1, 0, 0, 0]
-    assert second == [0, 40_000, 0, 5_000, -1, 0, 0, 80]
+    assert first == [0, 10_000, 30_000, 5_000, 1, 0, 0, 0, 0]
+    assert second == [0, 40_000, 0, 5_000, -1, 0, 0, 80, 0]
 
 
 def test_arrows_lead_from_send_to_receive_and_tell_which_ended_a_wait():
@@ -258,6 +259,68 @@ def test_a_window_of_a_merged_run_shows_each_operation():
     assert 80 <= sum(map(len, view["ops"])) <= 100
 
 
+def test_the_line_of_an_operation_is_told_where_a_wait_told_it_and_nowhere_else():
+    def op(rank, step, op, name):
+        t = 100.0 + step / 100
+        return OpEvent(rank, step, step, op, name, t, t + 0.005, 0.0, -1, 8, (1,), (1,), ())
+
+    def wait(rank, step, op, name, line):
+        return WaitEvent(rank, 100.0, op, name, step, (1,), 99.5, line=line)
+
+    events = [
+        *starts(2),
+        wait(0, 1, "neighbor_allreduce", "x", 7),
+        wait(0, 1, "barrier", "", 9),
+        wait(0, 0, "neighbor_allreduce", "y", 3),
+        wait(0, 1, "neighbor_allreduce", "y", 4),
+    ]
+    for step in range(2):
+        for kind in ("neighbor_allreduce x", "barrier ", "neighbor_allreduce y"):
+            events += [op(rank, step, *kind.split(" ")) for rank in (0, 1)]
+    view = view_lanes(fold_lanes(Lanes(), events), 101.0, (0.0, 1.0))
+    lines = [[(view["names"][o[6]], o[5], o[8]) for o in ops] for ops in view["ops"]]
+    x, barrier, y = "neighbor_allreduce('x')", "barrier", "neighbor_allreduce('y')"
+    # A name is at one line, unless waits say otherwise; what has no name is known by itself alone.
+    assert lines[0] == [
+        (x, 0, 7),
+        (barrier, 0, 0),
+        (y, 0, 3),
+        (x, 1, 7),
+        (barrier, 1, 9),
+        (y, 1, 4),
+    ]
+    assert [line for *_, line in lines[1]] == [7, 0, 0, 7, 0, 0]
+
+
+def test_an_edge_tells_the_last_round_in_which_it_carried_something():
+    n, rounds = 4, 150
+    events = [graph_event(ring_matrix(n), "ring")]
+    # Rank 0 and 1 talk in round 1 alone, more than 64 rounds ago; then 1 and 2 to the last but one.
+    pairs = [(0, 1)] + [(1, 2)] * (rounds - 2) + [(2, 3)]
+
+    def matrix(step):
+        W = np.eye(n)
+        for u, v in (pairs[step], pairs[step][::-1]):
+            W[u, u], W[u, v] = 0.5, 0.5
+        return W
+
+    events += cell(matrix, np.arange(float(n))[:, None], rounds)
+    view = view_traffic(fold_traffic(Traffic(), events), 200.0)
+    lasts = {(u, v): last for (u, v, *_), last in zip(view["edges"], view["last"], strict=True)}
+    assert lasts[0, 1] == lasts[1, 0] == 1
+    assert lasts[1, 2] == lasts[2, 1] == rounds - 1
+    assert lasts[2, 3] == lasts[3, 2] == rounds
+    assert lasts[0, 3] == lasts[3, 0] == 0
+
+
+def test_where_no_graph_is_declared_no_link_is_a_surprise():
+    W = ring_matrix(4)
+    state = fold_shipments(Shipments(), cell(W, np.arange(4.0)[:, None], 3))
+    view = view_shipments(state, 200.0)
+    assert view["words"][0] == ["no graph declared, 8 links used"]
+    assert [edge[-1] for edge in view["edges"]] == [1] * 8
+
+
 def test_a_wait_that_goes_on_and_a_rank_that_raised_are_marked():
     error = {"ename": "ValueError", "evalue": "", "line": 3, "peer": None}
     events = [*starts(2), WaitEvent(0, 101.5, "barrier", "", 0, (1,), 100.2)]
@@ -265,9 +328,9 @@ def test_a_wait_that_goes_on_and_a_rank_that_raised_are_marked():
     # The window is doubled from 60 ms until the wait fits; the cell began 1.5 s ago.
     # Until it waits a rank computes, and so does rank 1 all the time.
     assert sorted(view_lanes(state, 101.5)["open"]) == [
-        [0, 0, 200_000, -1],
-        [0, 200_000, 1_500_000, 1],
-        [1, 0, 1_500_000, -1],
+        [0, 0, 200_000, -1, ""],
+        [0, 200_000, 1_500_000, 1, "barrier, round 0"],
+        [1, 0, 1_500_000, -1, ""],
     ]
     freed = {**error, "peer": 1, "wait": list(events[-1])}
     fold_lanes(state, [CellEnd(1, 102.0, 1, "error", 0, 0, 0.0, 0, error)])
@@ -275,9 +338,9 @@ def test_a_wait_that_goes_on_and_a_rank_that_raised_are_marked():
     view = view_lanes(state, 103.0)
     assert view["marks"] == [[1, 2_000_000, "raised"]]
     assert view["open"] == [
-        [0, 200_000, 2_100_000, 1],
-        [0, 0, 200_000, -1],
-        [1, 0, 2_000_000, -1],
+        [0, 200_000, 2_100_000, 1, "barrier, round 0, line 3"],
+        [0, 0, 200_000, -1, ""],
+        [1, 0, 2_000_000, -1, ""],
     ]
     assert view["release"] == 2_100_000
 

@@ -15,6 +15,7 @@ from ifog.errors import ArgumentError
 from ifog.sources import EventSource, is_modelled, source_of
 from ifog.tape import tape_of
 from ifog.widgets.bundle import module
+from ifog.widgets.carrier import Carrier
 from ifog.widgets.consensus import Consensus
 from ifog.widgets.feed import Feed
 from ifog.widgets.graph import Graph
@@ -131,8 +132,21 @@ class Dashboard(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typ
         self._grid.add_class("ifog-grid")
         super().__init__((self.bar, self._grid))
         self.add_class("ifog-dashboard")
-        self._feed = Feed(source, (self.bar, *self.panels))
+        shown = (self.bar, *self.panels)
+        carrier = Carrier(self.bar)
+        for panel in shown:
+            panel.carrier = carrier
+        self.bar.observe(self._tell_again, "views")
+        self._feed = Feed(source, shown, carrier.deliver)
+        for panel in shown:
+            panel.feed = self._feed
         self._feed.start()
+
+    def _tell_again(self, change: Any) -> None:
+        """Send every state by itself: what was carried before the bar was there has got lost."""
+        if change["new"]:
+            for panel in (self.bar, *self.panels):
+                panel.send_state("state")
 
     def save(self, path: str | Path) -> Path:
         """Write the run so far, as these panels show it, into one HTML file that plays by itself.

@@ -18,6 +18,7 @@ from ifog.sources import EventSource
 from ifog.tape import Tape
 from ifog.telemetry import Event, now
 from ifog.widgets.bundle import STATIC
+from ifog.widgets.carrier import Carrier
 from ifog.widgets.feed import Feed
 from ifog.widgets.paper import Theme, png_of, svg_of
 
@@ -67,13 +68,17 @@ class Panel(anywidget.AnyWidget):
     _css = STATIC / "ifog.css"
 
     span: ClassVar[int] = 12
-    _feed: Feed | None = None  # a panel that was refused its source is closed too
+    carrier: Carrier | None = None  # what takes its states to the browser, on a page of panels
+    _carried = False
+    feed: Feed | None = None  # what keeps it up to date; a dashboard has one for all its panels
+    _feed: Feed | None = None  # its own, also if it was refused its source
     picture: ClassVar[Picture]
 
     def __init__(self, source: Any = None, **traits: Any) -> None:
         feed = None if source is None else Feed(source, (self,))
         self._folding = threading.Lock()
         self._folded = Folding[Any](self.picture.initial, self.picture.fold)
+        self._live: Folding[Any] | None = None  # where it was left, while a past is shown
         self._time = math.nan
         self._shown = self._anew = False
         super().__init__(**traits)
@@ -82,7 +87,7 @@ class Panel(anywidget.AnyWidget):
         self.add_class(f"ifog-span-{self.span}")
         self.on_msg(self._receive)
         if feed is not None:
-            self._feed = feed
+            self._feed = self.feed = feed
             feed.start()
 
     @property
@@ -97,6 +102,8 @@ class Panel(anywidget.AnyWidget):
 
     def _note_views(self, change: Any) -> None:
         self._shown = self._shown or bool(change["new"])
+        if self._live is not None and set(change["new"]) - set(change["old"]):
+            self.step_back(0)  # a page that was just opened is not paused
 
     def _note_look(self, _change: Any) -> None:
         self._anew = True  # a view may depend on it, such as on the window of a timeline
@@ -161,12 +168,42 @@ class Panel(anywidget.AnyWidget):
                 return False
 
     def _show(self, state: dict[str, Any]) -> None:
-        with self.hold_sync():
+        if self.carrier is not None and self.carrier.ready and state != self.state:
+            self.carrier.take(self.model_id, state)
+            self._carried = True
+        try:
             self.state = state
+        finally:
+            self._carried = False
+
+    def _should_send_property(self, key: str, value: Any) -> bool:
+        if key == "state" and self._carried:
+            return False
+        return bool(super()._should_send_property(key, value))
 
     def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
-        if isinstance(content, dict) and content.get("retry"):
+        if not isinstance(content, dict):
+            return
+        if content.get("retry"):
             self.restart()
+        elif isinstance(content.get("step"), int):
+            place = (content.get(name) for name in ("cell", "round"))
+            self.step_back(content["step"], *(p if isinstance(p, int) else 0 for p in place))
+
+    def step_back(self, by: int, cell: int = 0, done: int = 0) -> None:
+        """Show the run by rounds later or earlier, as ``Feed.step_back`` does; 0 is live again."""
+        if self.feed is not None:
+            self.feed.step_back(by, cell, done)
+
+    def turn(self, *, back: bool) -> None:
+        """Fold a past of the source from its beginning, or go on where the source was left."""
+        with self._folding:
+            if back:
+                self._live = self._live or self._folded
+                self._folded = Folding[Any](self.picture.initial, self.picture.fold)
+            elif self._live is not None:
+                self._folded, self._live = self._live, None
+            self._time, self._anew = math.nan, True
 
     def to_svg(self, *, width: int = 0, theme: Theme = "light") -> str:
         """What the panel shows now, as the text of an SVG file; drawn by the very same module.

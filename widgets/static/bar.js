@@ -2,6 +2,7 @@
 
 import { Layer, count, duration, html, stateOf, svgRoot, write } from "./draw.js";
 import { announce, scopeOf, select } from "./keys.js";
+import { carry } from "./porter.js";
 import { scrubber } from "./scrubber.js";
 import { addTips } from "./tips.js";
 
@@ -146,9 +147,14 @@ function render({ model, el }) {
   const onTold = ({ detail }) => {
     if (detail.scope !== scopeOf(root)) return;
     if (detail.what === "select") model.set("selected", detail.chosen);
+    if (detail.what === "pause") {
+      const { cell, round } = stateOf(model);
+      Object.assign(scopeOf(root).dataset, { cell: cell ?? 0, round: round ?? 0 });
+    }
     draw();
   };
   document.addEventListener("ifog", onTold);
+  const stop = carry(model);
   const leave = announce(model);
   root.addEventListener("click", onClick);
   model.on(CHANGES, onState);
@@ -158,6 +164,7 @@ function render({ model, el }) {
     clearInterval(watch);
     document.removeEventListener("ifog", onTold);
     leave();
+    stop();
     model.off(CHANGES, onState);
     scope?.removeEventListener("keydown", player.onKey);
   };

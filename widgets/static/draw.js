@@ -153,6 +153,18 @@ export function textWidth(layer, key, text, className) {
   return lengthOf(layer.put(key, "text", { class: className, visibility: "hidden" }, text));
 }
 
+// A text in lines of at most `width` pixels, broken between words.
+export function linesOf(layer, text, width, className) {
+  if (textWidth(layer, "probe", text, className) <= width) return [text];
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const longer = lines.length ? `${lines[lines.length - 1]} ${word}` : word;
+    if (lines.length && textWidth(layer, "probe", longer, className) <= width) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines;
+}
+
 // Changes only what is different: the browser takes any other change for one, too.
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;

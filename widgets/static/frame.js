@@ -89,7 +89,8 @@ export function mount(model, el, view) {
     asked = false;
     if (!root.isConnected || !visible || document.hidden) return;
     drawn = performance.now();
-    if (!shown || !scopeOf(root).dataset.paused) shown = stateOf(model);
+    const page = scopeOf(root).dataset;
+    if (!shown || !page.paused || page.stepped) shown = stateOf(model);
     const state = shown;
     frame.scale = root.classList.contains("ifog-shown") ? BIG : 1;
     room ??= body.clientWidth;

@@ -1,6 +1,6 @@
 // Who talks to whom, who is off: nodes that never move, edges thick at the sender.
 
-import { number, size, write } from "./draw.js";
+import { count, number, size, write } from "./draw.js";
 import { edgeShape, place } from "./edges.js";
 import { mount } from "./frame.js";
 import { drawLegend, legendHeight, mix } from "./legend.js";
@@ -22,9 +22,11 @@ function drawEdges(layer, state, spot, chosen) {
   const used = new Map();
   const idle = new Map();
   const lacking = new Set((state.missing ?? []).map(([u, v]) => u * state.n + v));
-  for (const [u, v, weight, on] of state.edges) {
+  const lasts = new Map();
+  for (const [index, [u, v, weight, on]] of state.edges.entries()) {
     const key = u * state.n + v;
     (on && !lacking.has(key) ? used : idle).set(key, weight);
+    lasts.set(key, state.last[index]);
   }
   const all = new Set([...used.keys(), ...idle.keys()]);
   const back = (key) => (key % state.n) * state.n + Math.floor(key / state.n);
@@ -44,7 +46,8 @@ function drawEdges(layer, state, spot, chosen) {
     const dim = chosen !== null && u !== chosen && v !== chosen ? " dim" : "";
     const arrow = line ? "↔" : "→";
     const sent = `${size(state.message[u])} a message`;
-    const tip = `${u} ${arrow} ${v}\nweight ${number(weight)}${on ? `\n${sent}` : ""}`;
+    const last = lasts.get(key) ? `last in round ${count(lasts.get(key))}` : "not used in this cell";
+    const tip = [`${u} ${arrow} ${v}`, `weight ${number(weight)}`, ...(on ? [sent] : []), last].join("\n");
     layer.group(on ? "used" : "idle").put(`${u}-${v}-${name}`, "path", {
       class: name + dim,
       d: on && !line ? shape.taper : shape.middle,

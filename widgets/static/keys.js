@@ -11,11 +11,22 @@ export function select(root, chosen) {
   spread(root, "select", { chosen });
 }
 
-export function pause(root) {
-  const page = scopeOf(root);
-  if (page.dataset.paused) delete page.dataset.paused;
-  else page.dataset.paused = "true";
+// Stops and goes on. While it stands still the arrow keys show the rounds before, which the kernel
+// is asked for by the model of the panel that has the focus.
+function pause(root, model) {
+  const page = scopeOf(root).dataset;
+  if (page.stepped) model.send({ step: 0 });
+  delete page.stepped;
+  if (page.paused) delete page.paused;
+  else page.paused = "true";
   spread(root, "pause");
+}
+
+function step(root, model, by) {
+  const page = scopeOf(root).dataset;
+  const place = page.stepped ? {} : { cell: Number(page.cell ?? 0), round: Number(page.round ?? 0) };
+  page.stepped = "true";
+  model.send({ step: by, ...place });
 }
 
 // One panel fills the page, the others are their titles; the same again shows all.
@@ -66,12 +77,16 @@ export function steer(frame, view) {
       frame.anew();
     },
     f: () => present(root),
-    " ": () => pause(root),
+    " ": () => pause(root, model),
+    ArrowLeft: () => step(root, model, -1),
+    ArrowRight: () => step(root, model, 1),
     ...Object.fromEntries(Object.entries(view.keys ?? {}).map(([key, act]) => [key, () => act(frame)])),
   };
   const onKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
-    if (event.key === " " && scopeOf(root).querySelector(".ifog-played")) return; // the bar's
+    const moves = event.key.startsWith("Arrow");
+    if (moves && !scopeOf(root).dataset.paused) return; // the browser's
+    if ((moves || event.key === " ") && scopeOf(root).querySelector(".ifog-played")) return; // the bar's
     event.preventDefault();
     keys[event.key]();
   };

@@ -3,12 +3,16 @@
 import { cellPaths } from "./cells.js";
 import { count, decade, mark } from "./draw.js";
 
-const SIDE = 128; // rows and columns in the bits that arrive
+const SIDE = 128; // rows and columns in the digits that arrive
+const LEVELS = 15;
 
-function bit(text, row, column) {
-  const place = row * SIDE + column;
-  return (parseInt(text[place >> 2], 16) >> (3 - (place & 3))) & 1;
-}
+const digit = (text, place) => {
+  const code = text.charCodeAt(place);
+  return code < 58 ? code - 48 : code - 87;
+};
+
+// Dark where many edges meet: a bin of a large graph has several.
+const faint = (level) => `opacity: ${(0.25 + (0.75 * level) / LEVELS).toFixed(2)}`;
 
 function drawHistogram(layer, state, side) {
   if (!state.histogram) return;
@@ -42,9 +46,16 @@ export function drawMatrix(frame, state, height) {
   const bits = layer.group("bits");
   mark(bits.parent, "transform", "translate(0, 18)");
   bits.put("ground", "rect", { x: 0, y: 0, width: side, height: side, class: "band" });
-  const kind = (row, column) => (bit(state.used, row, column) ? 2 : bit(state.declared, row, column));
-  const names = ["", "bits-idle", "bits-used"];
-  cellPaths(state.bins, side, kind, (of, d) => bits.put(`kind${of}`, "path", { d, class: names[of] }));
+  // Kinds 1 to 15 are declared and idle, those above are used in this round.
+  const kind = (row, column) => {
+    const place = row * SIDE + column;
+    const used = digit(state.used, place);
+    return used ? LEVELS + used : digit(state.declared, place);
+  };
+  cellPaths(state.bins, side, kind, (of, d) => {
+    const name = of > LEVELS ? "bits-used" : "bits-idle";
+    bits.put(`kind${of}`, "path", { d, class: name, style: faint(((of - 1) % LEVELS) + 1) });
+  });
   const group = layer.group("histogram");
   mark(group.parent, "transform", `translate(0, ${side + 22})`);
   drawHistogram(group, state, side);

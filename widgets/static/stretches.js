@@ -13,12 +13,12 @@ export function lanesOf(state) {
   const lanes = state.merged
     ? state.runs.map((runs) => runs.map(([at, length, kind, whom]) => stretch(zero + at, length, kind, whom)))
     : state.ops.map((ops) => ops.flatMap((op) => parts(zero, op)));
-  for (const [rank, since, until, whom] of state.open) {
+  for (const [rank, since, until, whom, told] of state.open) {
     const lane = lanes[state.ranks.indexOf(rank)];
     if (!lane) continue;
     const cut = !state.running || until - since > LONG;
     const kind = whom < 0 ? COMPUTE : cut ? STALL : WAIT;
-    lane.push({ from: zero + since, to: zero + until, kind, whom });
+    lane.push({ from: zero + since, to: zero + until, kind, whom, told });
   }
   return lanes;
 }

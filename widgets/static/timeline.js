@@ -63,10 +63,11 @@ function words(state, lanes, rows, scale, x, y) {
   const at = scale.first + ((x - scale.left) / (scale.right - scale.left)) * (scale.last - scale.first);
   const found = lanes[index]?.find(({ from, to }) => at >= from && at < to);
   if (!found) return null;
-  const { kind, whom, op, from, to } = found;
+  const { kind, whom, op, told, from, to } = found;
   const doing = kind >= WAIT ? `waits for rank ${whom}` : kind ? "moves bytes" : "computes";
   const lines = [`rank ${state.ranks[index]} ${doing}, ${duration((to - from) / 1e6)}`];
-  if (op) lines.push(`${state.names[op[6]]}, round ${op[5]}`);
+  if (op) lines.push(`${state.names[op[6]]}, round ${op[5]}${op[8] ? `, line ${op[8]}` : ""}`);
+  if (told) lines.push(told);
   if (op && op[7]) lines.push(`sends ${size(op[7])}`);
   if (state.merged) lines.push("many operations in one; zoom in to tell them apart");
   return [lines.join("\n")];

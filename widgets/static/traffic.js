@@ -2,10 +2,11 @@
 
 import { cellPaths } from "./cells.js";
 import { choose } from "./choice.js";
-import { mark, percent, size, write } from "./draw.js";
+import { linesOf, mark, percent, size, write } from "./draw.js";
 import { mount } from "./frame.js";
 
 const TOP = 36;
+const LEFT = 34;
 const WIDEST = 300;
 const LINE = 17;
 const DOTS = 16; // ranks up to which links that are not there are dots
@@ -18,7 +19,7 @@ function frameOf(frame, lines) {
   const around = TOP + 12 + LINE * lines;
   const wide = frame.width - SPREAD - 14;
   const side = Math.max(Math.min(wide, frame.look("height") ? frame.tall(0) - around : WIDEST), 60);
-  return { tall: side + around, side, left: 34, top: TOP };
+  return { tall: side + around, side, left: LEFT, top: TOP };
 }
 
 function axes(layer, n, { left, top, side }) {
@@ -110,10 +111,13 @@ function binned(layer, state, which, { left, top, side }) {
 function draw(frame, state) {
   const which = choose(frame, "since", [[0, "cell"], [1, "total"]], { fallback: 0 });
   write(frame.key, state.sums[which]);
-  const words = state.words[which];
-  const box = frameOf(frame, words.length);
-  const layer = frame.svg(box.tall);
+  const layer = frame.svg(frame.memo.tall ?? WIDEST);
   for (const name of ["axes", "marks", "cells", "bars", "words"]) layer.group(name);
+  const wide = frame.width - LEFT;
+  const words = state.words[which].flatMap((text) => linesOf(layer.group("words"), text, wide, "muted"));
+  const box = frameOf(frame, words.length);
+  frame.memo.tall = box.tall;
+  frame.svg(box.tall);
   if (state.n > 64) binned(layer, state, which, box);
   else {
     axes(layer, state.n, box);
