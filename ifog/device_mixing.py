@@ -50,9 +50,9 @@ class Manner(NamedTuple):
     checked: bool
 
 
-def on_one_device(context: Context, tensors: Sequence[object]) -> bool:
-    """Whether ``tensors`` can be averaged on a device: all are on one, and all ranks have one."""
-    if not any(map(cuda.driver.takes, tensors)) or not context.transport.equipped:
+def on_one_device(tensors: Sequence[object]) -> bool:
+    """Whether all of ``tensors`` are on one device."""
+    if not any(map(cuda.driver.takes, tensors)):
         return False
     return len({x.device if isinstance(x, torch.Tensor) else None for x in tensors}) == 1
 

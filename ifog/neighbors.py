@@ -125,7 +125,7 @@ def neighbor_allreduce_nonblocking(
     given: Any = tensor
     several = isinstance(given, list | tuple)
     tensors = list(given) if several else [given]
-    there = on_one_device(context, tensors)
+    there = context.transport.equipped and on_one_device(tensors)
     xs = [detached(x, op) if there else floating(x, op) for x in tensors]
     if not xs:
         raise ArgumentError(f"{op} got an empty list; pass at least one tensor")
@@ -139,12 +139,12 @@ def neighbor_allreduce_nonblocking(
         name=name,
     )
     checked = plan.dynamic and enable_topo_check
-    how = Manner(plan, combine, checked)
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
-        if there and several:
-            return (yield from mix_list_on_device(context, tag, op, xs, how))
         if there:
+            how = Manner(plan, combine, checked)
+            if several:
+                return (yield from mix_list_on_device(context, tag, op, xs, how))
             return (yield from mix_on_device(context, tag, op, xs[0], how))
         if several:
             return (yield from _mix_list(context, tag, op, plan, (tensors, xs), checked=checked))
