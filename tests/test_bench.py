@@ -194,7 +194,6 @@ def test_devices_times_every_way():
     assert set(report.sizes[0]["us"]) == {OURS, BY_HAND, COPIES}
 
 
-@pytest.mark.mpi
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("n", [2, 4])

@@ -18,7 +18,7 @@ from ifog.transport.cuda import Choice, Pins, Place, choose
 from ifog.transport.loans import Pool
 
 TESTS = str(Path(__file__).parent)
-mpi = pytest.mark.mpi
+mpi, faults = pytest.mark.mpi, pytest.mark.faults
 
 START = """
 import json, os, sys, threading, time, torch
@@ -288,7 +288,7 @@ out["steps"] = len(started) - before
         assert said["steps"] == 0
 
 
-@mpi
+@faults
 @pytest.mark.parametrize("cause", ["error", "interrupt"])
 def test_a_transfer_whose_peer_never_comes_ends_and_the_next_average_works(cause, told):
     script = """
@@ -369,7 +369,7 @@ found = [average(), len(started) - before, current().devices.group is not group,
 """
 
 
-@mpi
+@faults
 def test_when_a_rank_dies_in_a_transfer_the_others_go_on_with_a_group_of_their_own(cluster):
     cluster.run(CELLS.replace("TESTS", repr(TESTS)), timeout=60).raise_for_error()
     assert "device tensors: NCCL, a device for each rank" in repr(cluster.status())

@@ -93,7 +93,6 @@ def test_on_pretended_devices(law, n, which, mpi_verdicts):
     assert failure is None, failure
 
 
-@pytest.mark.mpi
 @pytest.mark.gpu
 @pytest.mark.timeout(MPI_SECONDS + 20)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
