@@ -256,7 +256,7 @@ class Cluster:
         line.look()
         busy = {rank for cell in keeper.running() for rank in cell.missing()}
         rows = line.rows(busy, keeper.away())
-        return ClusterStatus(self.n, True, keeper.trouble(), rows, line.forged)
+        return ClusterStatus(self.n, True, keeper.trouble(), rows, line.forged, line.devices)
 
     def send_interrupt(self, ranks: Sequence[int], seq: int) -> None:
         """Interrupt the ranks if they run cell ``seq``; does not block."""

@@ -38,6 +38,7 @@ from ifog.watching import Watcher
 from ifog.weights import Weights, of_rank
 
 if TYPE_CHECKING:
+    from ifog.devices import Arriving, Devices
     from ifog.plans import Plan
     from ifog.recorder import Timeline
     from ifog.windows import Window
@@ -68,6 +69,8 @@ class Context:
         self.windows: dict[str, Window] = {}
         self.windows_carry_p = False
         self.timeline: Timeline | None = None
+        self.devices: Devices | None = None  # made when a tensor of one is first used
+        self.arriving: list[Arriving] = []  # copies that the next operation waits for
         self.before: Callable[[str], None] | None = None  # called as each operation starts
         self.cell = 0  # 0: between cells
         self.healed = 0
@@ -94,6 +97,11 @@ class Context:
     def alive(self) -> tuple[int, ...]:
         """The ranks that live, as far as healing has found out, ascending."""
         return self.transport.alive
+
+    @property
+    def device_way(self) -> str:
+        """How tensors of devices travel, in words; empty until one is used."""
+        return "" if self.devices is None else self.devices.describe()
 
     def install(
         self, graph: nx.DiGraph, *, weighted: bool, schedule: Schedule | None = None
@@ -369,6 +377,8 @@ def shutdown() -> None:
         context.progress.fail_all(stopped)
     if context is not None and context.timeline is not None:
         context.timeline.stop()
+    if context is not None and context.devices is not None:
+        context.devices.close()
     if _of_task.get() is not None:
         _of_task.set(None)
     elif _of_process is not None:

@@ -124,7 +124,7 @@ def _devices() -> Finding:
     devices = told["devices"]
     if not devices:
         return Finding("torch", "good", f"{told['version']}, no CUDA device")
-    text = f"{told['version']}, {', '.join(devices)}; their tensors pass through host memory"
+    text = f"{told['version']}, {', '.join(devices)}"
     return Finding("torch", "good", text)
 
 
@@ -152,6 +152,8 @@ def _ranks(n: int) -> Finding:
         f"{told['library']}, messages by {told['wire']}, an average of 1 KB takes "
         f"{told['microseconds']:.0f} \N{MICRO SIGN}s"
     )
+    if told["devices"]:
+        text += f"; device tensors: {told['devices']}"
     if told["error"]:
         return Finding(what, "bad", told["error"], "please report this with the above")
     lacking = [

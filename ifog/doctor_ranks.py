@@ -16,6 +16,8 @@ from ifog.context import current
 __all__: list[str] = []
 
 _TIMES = 200
+_MOST = 2000  # averages while the ranks agree on how tensors of devices travel
+_PAUSE = 0.01  # seconds between two of them
 
 
 def _told() -> dict[str, Any]:
@@ -29,7 +31,9 @@ def _told() -> dict[str, Any]:
     mean, expected = float(ifog.allreduce(x)[0]), (ifog.size() - 1) / 2
     error = "" if mean == expected else f"the mean of the ranks is {mean}, not {expected}"
     about = current().transport.describe()
+    devices = _devices()
     return {
+        "devices": devices,
         "error": error,
         "microseconds": microseconds,
         "library": about.get("library", "no MPI"),
@@ -38,6 +42,22 @@ def _told() -> dict[str, Any]:
         "shared": about.get("shared memory", False),
         "survives": about.get("survives", False),
     }
+
+
+def _devices() -> str:
+    """How tensors of devices travel, found out by averaging some; empty without devices."""
+    if not torch.cuda.is_available():
+        return ""
+    device = f"cuda:{ifog.rank() % torch.cuda.device_count()}"
+    x = torch.ones(1 << 16, device=device)
+    for _ in range(_MOST):
+        ifog.neighbor_allreduce(x)
+        devices = current().devices
+        settled = torch.tensor([float(devices is not None and devices.settled)])
+        if float(ifog.allreduce(settled)) == 1.0:  # the same on all ranks: they go on together
+            break
+        time.sleep(_PAUSE)
+    return current().device_way
 
 
 def main(out: str) -> None:

@@ -15,7 +15,15 @@ from ifog.errors import MismatchError, TopologyMismatchError
 from ifog.exchange import Parcel, exchange
 from ifog.handle import Operation
 
-__all__ = ["NOTHING", "compare", "note_of", "notes_by", "require_mirrored", "require_same_form"]
+__all__ = [
+    "NOTHING",
+    "apart",
+    "compare",
+    "note_of",
+    "notes_by",
+    "require_mirrored",
+    "require_same_form",
+]
 
 NOTHING = torch.empty(0, dtype=torch.uint8, device="cpu")
 
@@ -122,6 +130,8 @@ def require_same_form(op: str, rank: int, parcels: Mapping[int, Parcel], mine: P
         MismatchError: an edge was named by one of two ranks only, or another list of tensors came.
     """
     for source, parcel in parcels.items():
+        if len(parcel.note) % 2:  # it says what tensor of a device is to come
+            raise apart(op, host=rank, device=source)
         if bool(parcel.note) != bool(mine.note):
             static, dynamic = (rank, source) if parcel.note else (source, rank)
             raise _other_form(op, static, dynamic)
@@ -130,6 +140,14 @@ def require_same_form(op: str, rank: int, parcels: Mapping[int, Parcel], mine: P
                 f"{op}: ranks {rank} and {source} passed different lists of tensors; pass the "
                 "same shapes and dtypes in the same order on every rank"
             )
+
+
+def apart(op: str, *, host: int, device: int) -> MismatchError:
+    """The error for two ranks of which one has its tensor on a device."""
+    return MismatchError(
+        f"{op}: the tensor of rank {device} is on a device, that of rank {host} in host memory; "
+        "put both on devices, or both in host memory with .cpu()"
+    )
 
 
 def _other_form(op: str, static: int, dynamic: int) -> MismatchError:

@@ -173,6 +173,7 @@ class Engine:
 
                 free_from_mpi(self.shell.user_ns)
         elif what == "waiting":
+            answer["devices"] = self.context.device_way
             from ifog.telemetry import encode
 
             event = self._waiting()

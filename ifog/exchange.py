@@ -111,12 +111,17 @@ def wire(x: torch.Tensor) -> Bytes:
 
 def room_for(transport: Transport, x: torch.Tensor) -> torch.Tensor:
     """A tensor like ``x`` for a result, where it can be lent later if it is large; not filled."""
-    return torch.empty_like(x) if x.nbytes <= _ROOMY else room(transport, x.shape, x.dtype)
+    if x.nbytes <= _ROOMY:
+        return torch.empty_like(x)
+    pinnable = transport.equipped and transport.pinnable(wire(x)) is not None
+    return room(transport, x.shape, x.dtype, pinnable=pinnable)
 
 
-def room(transport: Transport, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+def room(
+    transport: Transport, shape: Sequence[int], dtype: torch.dtype, *, pinnable: bool = False
+) -> torch.Tensor:
     """A tensor that can be lent without a copy, if there is memory for it; not filled."""
-    memory = transport.room(math.prod(shape) * dtype.itemsize)
+    memory = transport.room(math.prod(shape) * dtype.itemsize, pinnable=pinnable)
     if memory is None:
         return torch.empty(tuple(shape), dtype=dtype, device="cpu")
     return torch.from_numpy(memory).view(dtype).view(tuple(shape))

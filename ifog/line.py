@@ -46,6 +46,7 @@ class Line:
         arriving: the ranks whose new process cannot be talked to yet.
         broken: why no rank can be reached any more, or "".
         forged: how many messages were dropped that nobody who may had signed, as far as is known.
+        devices: how tensors of devices travel, as the ranks said last.
         connection_files: how other clients ("client") reach the ranks.
         token: the mark of the processes.
     """
@@ -60,6 +61,7 @@ class Line:
         self.arriving: set[int] = set()
         self.broken = ""
         self.forged = 0
+        self.devices = ""
         self._altered = 0
         self.connection_files = job.connection_files
         self.token = job.token
@@ -312,6 +314,7 @@ class Line:
         here = 0 if self._job.refusals is None else self._job.refusals.count
         told = sum(answer.get("forged", 0) for answer in answers.values())
         self.forged = max(self.forged, here + self._altered + told)
+        self.devices = "; ".join(sorted({a.get("devices", "") for a in answers.values()} - {""}))
         states = dict.fromkeys(self.about, "stopped") | dict.fromkeys(awake, "does not answer")
         states |= dict.fromkeys(answers, "idle")
         for rank in awake & busy:

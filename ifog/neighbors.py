@@ -13,6 +13,8 @@ import torch
 
 from ifog.bundles import bundled, form, unbundled
 from ifog.context import Context, current
+from ifog.device_mixing import Manner, detached, mix_list_on_device, mix_on_device, on_one_device
+from ifog.devices import devices_of
 from ifog.edges import (
     NOTHING,
     compare,
@@ -25,7 +27,7 @@ from ifog.errors import ArgumentError
 from ifog.exchange import Parcel, exchange, returned, room_for, same, wire
 from ifog.handle import Handle, Operation
 from ifog.kernels import mean, weighted_sum
-from ifog.operation import Body, Outcome, host, launch, rows
+from ifog.operation import Body, Outcome, beside, delivered, host, launch, rows
 from ifog.plans import Plan, gather_plan, mixing_plan
 
 __all__ = [
@@ -123,7 +125,8 @@ def neighbor_allreduce_nonblocking(
     given: Any = tensor
     several = isinstance(given, list | tuple)
     tensors = list(given) if several else [given]
-    xs = [floating(x, op) for x in tensors]
+    there = context.transport.equipped and on_one_device(tensors)
+    xs = [detached(x, op) if there else floating(x, op) for x in tensors]
     if not xs:
         raise ArgumentError(f"{op} got an empty list; pass at least one tensor")
     plan: Plan = mixing_plan(
@@ -138,11 +141,18 @@ def neighbor_allreduce_nonblocking(
     checked = plan.dynamic and enable_topo_check
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
+        if there:
+            how = Manner(plan, combine, checked)
+            if several:
+                return (yield from mix_list_on_device(context, tag, op, xs, how))
+            return (yield from mix_on_device(context, tag, op, xs[0], how))
         if several:
             return (yield from _mix_list(context, tag, op, plan, (tensors, xs), checked=checked))
         return (yield from mix(context, tag, op, xs[0], plan, checked=checked))
 
     shown = body if several else watched(op, name, given, xs[0], body)
+    if there:
+        shown = beside(devices_of(context).streams(xs[0].device), shown)
     return launch(op, name, (*plan.src, *plan.dst), shown)
 
 
@@ -193,7 +203,9 @@ def watched(op: str, name: str | None, tensor: torch.Tensor, x: torch.Tensor, bo
         outcome = yield from body(context, tag)
         if name is not None:
             context.watcher.look(outcome.result, name, step)
-        return outcome._replace(result=outcome.result.to(tensor.device))
+        if outcome.result.device == tensor.device:
+            return outcome
+        return outcome._replace(result=delivered(outcome.result, tensor))
 
     return watching
 
@@ -318,7 +330,7 @@ def neighbor_allgather_nonblocking(
             require_same_form(op, context.rank, arrivals.parcels, parcel)
             same(op, context.rank, parcel, arrivals.parcels, rows=True)
             blocks = [arrivals.parcels[j].like for j in plan.src] or [x[:0]]
-            result = torch.cat(blocks).to(tensor.device)
+            result = delivered(torch.cat(blocks), tensor)
         finally:
             arrivals.give_back(transport)
         yield from returned(transport, arrivals)

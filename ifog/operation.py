@@ -6,18 +6,32 @@ matched across ranks by kind and name, or, for those without a name, by their or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from ifog.context import Context, current
+from ifog.devices import Arriving, devices_of
 from ifog.errors import ArgumentError
 from ifog.exchange import Arrivals, Parcel, blocked, exchange, room, tag_of
-from ifog.handle import Handle, Operation
+from ifog.handle import Handle, Moving, Operation
 from ifog.telemetry import now
+from ifog.transport import cuda
 
-__all__ = ["Body", "Outcome", "host", "launch", "others_of", "rows", "staged", "to_all"]
+__all__ = [
+    "Body",
+    "Outcome",
+    "beside",
+    "delivered",
+    "host",
+    "launch",
+    "others_of",
+    "passed",
+    "rows",
+    "staged",
+    "to_all",
+]
 
 
 class Outcome(NamedTuple):
@@ -73,6 +87,9 @@ def launch(
                 "wait for its handle first, or use another name"
             )
         context.in_flight.add(key)
+    if context.arriving:
+        body = _after(context.arriving, body)
+        context.arriving = []
     handle: Handle[Any] = Handle(context.progress, op, name or "", context.step_of(op, name or ""))
     handle.begin(_recorded(context, handle, key, body))
     return handle
@@ -116,23 +133,86 @@ def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Op
     return outcome.result
 
 
-def host(x: Any, op: str) -> torch.Tensor:
+def host(x: Any, op: str, *, at_once: bool = False) -> torch.Tensor:
     """The tensor's values, contiguous and in host memory; shared with it where possible.
 
-    Those of a device go straight to where neighbours can read them.
+    Those of a device are on their way to where neighbours can read them; the operation launched
+    next waits for them, unless they are to be here ``at_once``.
     """
     if not isinstance(x, torch.Tensor):
         raise ArgumentError(f"{op} needs a torch tensor, got {type(x).__name__}")
     if not x.requires_grad and x.is_cpu and x.is_contiguous():
         return x
-    return x.detach().contiguous() if x.is_cpu else staged(x.detach())
+    return x.detach().contiguous() if x.is_cpu else staged(x.detach(), at_once=at_once)
 
 
-def staged(x: torch.Tensor) -> torch.Tensor:
-    """A copy of ``x`` in host memory that can be lent, contiguous."""
+def staged(x: torch.Tensor, *, at_once: bool = False) -> torch.Tensor:
+    """A contiguous copy of ``x`` in host memory that can be lent, on its way as ``host`` says."""
+    context = current()
     if not x.numel():
         return torch.empty(x.shape, dtype=x.dtype, device="cpu")
-    return room(current().transport, x.shape, x.dtype).copy_(x)
+    if not cuda.driver.takes(x):
+        return room(context.transport, x.shape, x.dtype).copy_(x)
+    if at_once:
+        return devices_of(context).slot(x).copy_(x)
+    slot, arriving = devices_of(context).fetch(x.contiguous())
+    context.arriving.append(arriving)
+    return slot
+
+
+def delivered(
+    result: torch.Tensor, like: torch.Tensor, into: torch.Tensor | None = None
+) -> torch.Tensor:
+    """What lies in host memory, where ``like`` is; what is started there next finds its values.
+
+    Args:
+        result: is not written to any more.
+        like: on the device where it should be.
+        into: there, takes the values; a new tensor by default.
+    """
+    if cuda.driver.takes(like):
+        if into is None:
+            into = torch.empty(result.shape, dtype=result.dtype, device=like.device)
+        return devices_of(current()).send(result, into)
+    return result.to(like.device) if into is None else into.copy_(result)
+
+
+def beside(streams: cuda.Streams, body: Body) -> Body:
+    """``body`` with the caller's stream of now as the current one, whatever thread moves it on."""
+    resumed = streams.caller()
+
+    def running(context: Context, tag: int) -> Operation[Outcome]:
+        steps = body(context, tag)
+        try:
+            while True:
+                with resumed():
+                    try:
+                        peers = next(steps)
+                    except StopIteration as stop:
+                        return cast("Outcome", stop.value)
+                yield peers
+        finally:
+            steps.close()
+
+    return running
+
+
+def passed(context: Context, event: cuda.Event, peers: tuple[int, ...]) -> Operation[None]:
+    """Wait until a device has done what comes before ``event``."""
+    while not event.query():
+        context.transport.check()
+        yield Moving(peers)
+
+
+def _after(arriving: Sequence[Arriving], body: Body) -> Body:
+    """``body`` once all of these copies are there."""
+
+    def running(context: Context, tag: int) -> Operation[Outcome]:
+        for copy in arriving:
+            yield from passed(context, copy.event, (context.rank,))
+        return (yield from body(context, tag))
+
+    return beside(arriving[0].streams, running)
 
 
 def others_of(context: Context) -> list[int]:

@@ -16,7 +16,7 @@ from ifog.errors import ArgumentError, MismatchError
 from ifog.exchange import Arrivals, Parcel, exchange, returned, room_for, same, wire
 from ifog.handle import Handle, Operation
 from ifog.kernels import summed
-from ifog.operation import Outcome, host, launch, others_of, rows, to_all
+from ifog.operation import Outcome, delivered, host, launch, others_of, rows, to_all
 
 __all__ = [
     "agree",
@@ -223,8 +223,8 @@ def _target(tensor: torch.Tensor, op: str) -> torch.Tensor:
 
 def _delivered(result: torch.Tensor, tensor: torch.Tensor, *, in_place: bool) -> torch.Tensor:
     if not in_place:
-        return result.to(tensor.device)
-    tensor.detach().copy_(result)
+        return delivered(result, tensor)
+    delivered(result, tensor, tensor.detach())
     return tensor
 
 
@@ -279,7 +279,7 @@ def _start_broadcast(
         if not is_root:
             result = _delivered(arrivals.parcels[root_rank].like, tensor, in_place=in_place)
         elif not in_place:
-            result = x.clone().to(tensor.device)
+            result = delivered(x.clone(), tensor)
         others = tuple(others_of(context)) if is_root else ()
         nbytes = wire(x).size * len(others)
         return Outcome(result, arrivals, nbytes, others, () if is_root else (root_rank,))
@@ -318,7 +318,7 @@ def allgather_nonblocking(tensor: torch.Tensor, name: str | None = None) -> Hand
             blocks = [
                 x if rank == context.rank else arrivals.parcels[rank].like for rank in context.alive
             ]
-            result = torch.cat(blocks).to(tensor.device)
+            result = delivered(torch.cat(blocks), tensor)
         finally:
             arrivals.give_back(context.transport)
         yield from returned(context.transport, arrivals)

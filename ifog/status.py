@@ -34,7 +34,8 @@ class RankStatus(NamedTuple):
 class ClusterStatus:
     """The ranks of a cluster; ``trouble`` is empty while cells can be run.
 
-    ``forged`` counts messages that were dropped because nobody who may had signed them.
+    ``forged`` counts messages that were dropped because nobody who may had signed them. ``devices``
+    says how tensors of devices travel, once any did.
     """
 
     n: int
@@ -42,6 +43,7 @@ class ClusterStatus:
     trouble: str
     rows: tuple[RankStatus, ...]
     forged: int = 0
+    devices: str = ""
 
     def __repr__(self) -> str:
         if not self.running:
@@ -52,6 +54,8 @@ class ClusterStatus:
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
             for row in table
         ]
+        if self.devices or any(row.device != "cpu" for row in self.rows):
+            lines.append(f"device tensors: {self.devices or 'none used so far'}")
         if self.forged:
             plural = "" if self.forged == 1 else "s"
             lines.append(f"{self.forged} forged message{plural} dropped")

@@ -42,7 +42,7 @@ def payload(tensor: Any, like: torch.Tensor, name: str, op: str) -> torch.Tensor
     Raises:
         ArgumentError: it has not the window's shape and dtype.
     """
-    x = host(tensor, op)
+    x = host(tensor, op, at_once=True)  # what is put takes effect in the order of the calls
     if x.shape != like.shape or x.dtype != like.dtype:
         raise ArgumentError(
             f"{op}: the window {name!r} holds {Parcel(like).describe()}, but the tensor has "

@@ -37,13 +37,17 @@ VARIANTS = {
 }
 
 
+def drawn(shape, generator):
+    return torch.randn(shape, generator=generator, device="cpu").to(torch.get_default_device())
+
+
 def made(kind, options, lr, seed):
     """An optimizer over two groups of tensors drawn with ``seed``, and the tensors."""
     generator = torch.Generator().manual_seed(seed)
     shapes = [(4, 3), (2, 3), (5, 1)]
     if kind is not OPTIMIZERS.get("Muon"):
         shapes += [(3,), (7,)]
-    tensors = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    tensors = [torch.nn.Parameter(drawn(shape, generator)) for shape in shapes]
     groups = [{"params": tensors[:2]}, {"params": tensors[2:], "lr": lr / 7}]
     return kind(groups, lr=lr, **options), tensors
 
@@ -52,7 +56,7 @@ def stepped(optimizer, tensors, times, seed=5):
     generator = torch.Generator().manual_seed(seed)
     for _ in range(times):
         for x in tensors:
-            gradient = torch.randn(x.shape, generator=generator)
+            gradient = drawn(x.shape, generator)
             sparse = isinstance(optimizer, torch.optim.SparseAdam)
             x.grad = gradient.to_sparse() if sparse else gradient
         optimizer.step()

@@ -53,7 +53,10 @@ def machine_means(machines, x):
 def stack(shape=(3,), dtype=torch.float64, seed=0):
     """The same [n, *shape] values on every rank; row r is rank r's."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(ifog.size(), *shape, generator=generator, dtype=torch.float64).to(dtype)
+    x = torch.randn(
+        ifog.size(), *shape, generator=generator, dtype=torch.float64, device=generator.device
+    )
+    return x.to(torch.get_default_device(), dtype)
 
 
 def dense(graph, *, weighted):
@@ -66,7 +69,7 @@ def dense(graph, *, weighted):
     if not weighted:
         for v in range(n):
             w[v, v] = 1 / (len([p for p in graph.predecessors(v) if p != v]) + 1)
-    return torch.from_numpy(w)
+    return torch.from_numpy(w).to(torch.get_default_device())
 
 
 def mixed(w, x):

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from fakes import given
 
 from ifog import cli
-from ifog.bench import cell, fusion, jobs, ops, overlap, versions
+from ifog.bench import cell, devices, fusion, jobs, ops, overlap, versions
 from ifog.bench.contestants import (
     ADDS,
     ALLREDUCE,
+    BY_HAND,
+    COPIES,
     COPY,
     FLAT,
     GLOO,
@@ -167,6 +170,36 @@ def test_fusion_tells_whether_lists_are_taken(monkeypatch, takes_lists):
     # Two neighbours and a copy to begin with: 6 N, a copy moves 2 N.
     assert report.lists[0]["us"]["floor, tensors published"] == pytest.approx(3e6)
     json.dumps(report._asdict())
+
+
+def test_devices_are_compared_with_copies_by_hand(monkeypatch):
+    times = {OURS: [2.0, 4.0, 6.0], BY_HAND: [6.0, 8.0, 9.0], COPIES: [1.0, 1.0, 3.0]}
+    found = {"device": "H100", "way": "pinned", "sizes": [{"bytes": 1 << 20, "times": times}]}
+    given(monkeypatch, devices, [found, {"device": "", "way": "", "sizes": []}])
+    report = devices.run(4, quick=True)
+    (each,) = report.sizes
+    assert each["us"][OURS] == 4e6
+    assert [each["ratio"][name]["median"] for name in (BY_HAND, COPIES)] == [2.0, 0.5]
+    assert "4 ranks, H100; ring, float32; pinned" in report.lines()[0]
+    json.dumps(report._asdict())
+    with pytest.raises(ArgumentError, match="no CUDA device"):
+        devices.run(4, quick=True)
+
+
+@pytest.mark.mpi
+def test_devices_times_every_way():
+    report = devices.run(2, rounds=2, sizes=(64, 100_000), kind="cpu")
+    assert [each["bytes"] for each in report.sizes] == [64, 100_000]
+    assert all(us > 0 for each in report.sizes for us in each["us"].values())
+    assert set(report.sizes[0]["us"]) == {OURS, BY_HAND, COPIES}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("n", [2, 4])
+def test_devices_times_every_way_on_a_device(n):
+    report = devices.run(n, rounds=2, sizes=(64, 100_000))
+    assert report.way.startswith(("NCCL", "pinned host memory", "copied through host memory"))
 
 
 def test_overlap_can_gain_no_more_than_the_shorter_of_the_two(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pretend
 import pytest
 import torch
 
@@ -9,11 +10,16 @@ import ifog
 from ifog.operation import staged
 from ifog.testing import run_ranks
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+DEVICES = ["cpu", "pretended", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.fixture(params=DEVICES)
-def device(request):
+def device(request, monkeypatch):
+    if request.param == "pretended":
+        monkeypatch.setattr("ifog.transport.cuda.driver", pretend.Pretend("one"))
+        for module in pretend.COPYING:
+            monkeypatch.setattr(module, "host", pretend.fetched)
+        return "cpu"
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
     return request.param
@@ -73,10 +79,10 @@ def test_windows_hold_tensors_of_a_device(n, device):
 def test_a_staged_copy_is_contiguous_and_keeps_shape_and_values(device):
     def work():
         x = stacked(2, device)[0].T
-        y = staged(x)
+        y = staged(x, at_once=True)
         assert (y.is_contiguous(), y.device.type, y.shape) == (True, "cpu", x.shape)
         assert torch.equal(y, x.cpu())
-        assert staged(x[:0]).shape == (0, 2)
-        assert staged(x > 3).dtype == torch.bool
+        assert staged(x[:0], at_once=True).shape == (0, 2)
+        assert staged(x > 3, at_once=True).dtype == torch.bool
 
     run_ranks(1, work)

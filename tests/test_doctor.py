@@ -54,6 +54,7 @@ GOOD = {
     "threads": True,
     "shared": True,
     "survives": True,
+    "devices": "",
 }
 
 
@@ -68,6 +69,13 @@ GOOD = {
 def test_what_the_ranks_lack_is_said(monkeypatch, lacking, says):
     found = findings(monkeypatch, **GOOD | {lacking: False})["2 ranks"]
     assert (found.state, says in found.advice) == ("fair", True)
+
+
+def test_how_tensors_of_devices_travel_is_said_where_there_are_devices(monkeypatch):
+    way = "pinned host memory: 2 ranks share NVIDIA H100"
+    found = findings(monkeypatch, **GOOD | {"devices": way})["2 ranks"]
+    assert found.found.endswith(f"; device tensors: {way}")
+    assert "device" not in findings(monkeypatch, **GOOD)["2 ranks"].found
 
 
 def test_ranks_that_do_not_start_or_cannot_add_are_bad(monkeypatch):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from laws import LAWS
+import torch
+from laws import LAWS, ON_DEVICES
 
 import ifog
 from ifog.errors import IfogError, NotInitializedError, PeerFailedError
@@ -45,9 +46,10 @@ def mpi_verdicts(tmp_path_factory):
             options = flags(str(folder), str(folder))
             machines = RANKS_PER_MACHINE.get(n)
             told = {"BLUEFOG_NODES_PER_MACHINE": str(machines)} if machines else {}
+            way = [wire] if wire in ("own", "shared", "cuda") else []
             told |= {"IFOG_SHARED_MEMORY": "0"} if wire == "messages" else {}
             job = subprocess.Popen(
-                [mpiexec(), "-n", str(n), *options, sys.executable, LAWS_FILE, path],
+                [mpiexec(), "-n", str(n), *options, sys.executable, LAWS_FILE, path, *way],
                 env={**os.environ, **environment(n), "OMP_NUM_THREADS": "1", **told},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -79,6 +81,25 @@ def mpi_verdicts(tmp_path_factory):
 @pytest.mark.parametrize("law", LAWS)
 def test_on_mpi(law, n, wire, mpi_verdicts):
     failure = mpi_verdicts(n, wire).get(law)
+    assert failure is None, failure
+
+
+@pytest.mark.mpi
+@pytest.mark.timeout(MPI_SECONDS + 20)
+@pytest.mark.parametrize(("n", "which"), [(4, "own"), (2, "shared")])
+@pytest.mark.parametrize("law", LAWS)
+def test_on_pretended_devices(law, n, which, mpi_verdicts):
+    failure = mpi_verdicts(n, which).get(law)
+    assert failure is None, failure
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(MPI_SECONDS + 20)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("law", ON_DEVICES)
+def test_on_devices(law, n, mpi_verdicts):
+    failure = mpi_verdicts(n, "cuda").get(law)
     assert failure is None, failure
 
 

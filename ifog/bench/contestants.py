@@ -13,6 +13,8 @@ __all__ = [
     "AWC_MACHINES",
     "AWC_ONE_PEER",
     "AWC_STATIC",
+    "BY_HAND",
+    "COPIES",
     "COPY",
     "DDP",
     "DDP_HALF",
@@ -40,6 +42,8 @@ ALLREDUCE = "MPI Allreduce"
 MPI_SEND = "MPI Isend/Irecv"
 GLOO = "gloo all_reduce"
 COPY = "np.copyto"
+BY_HAND = "copied by hand, averaged in host memory"
+COPIES = "floor, one copy down and one up a neighbour"
 POSTED = "ifog, posted together"
 LIST = "ifog, as a list"
 FLAT = "ifog, one flat tensor"

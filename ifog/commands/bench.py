@@ -17,6 +17,7 @@ DESCRIPTION = (
     "--against, beside another checkout. "
     "fusion: many tensors one by one, posted together, and as a list. "
     "overlap: communication after computation, and beside it. "
+    "devices: averages of tensors on CUDA devices beside copies by hand. "
     "cell: an empty %%bf cell beside an empty %%px cell. "
     "net: averages between hosts with slow links, emulated here as root, beside gloo and MPI. "
     "train: DDP and ifog's ways to train, on this machine or between emulated hosts. "
@@ -26,7 +27,7 @@ DESCRIPTION = (
     "simulate: steps of 10 000 and 100 000 simulated agents beside copies of their tensors."
 )
 _PAIRS = {"telemetry": 100, "guard": 40, "versions": 3}
-_CONTESTS = ("ops", "fusion", "overlap", "cell", "simulate")
+_CONTESTS = ("ops", "fusion", "overlap", "devices", "cell", "simulate")
 _BETWEEN_HOSTS = {"net": (4, 1000.0), "train": (0, None), "scale": (16, 250.0)}  # if not said
 
 

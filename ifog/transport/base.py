@@ -144,6 +144,7 @@ class Transport(Protocol):
     size: int
     alive: tuple[int, ...]  # the ranks that lived when all of them last healed, ascending
     machines: tuple[int, ...]  # the machine of every rank, numbered in the order of first ranks
+    equipped: bool  # whether every living rank has a device that tensors can be on
 
     def send(self, data: bytes, destination: int, tag: int) -> Request:
         """Start sending a small message, to be taken by ``receive``."""
@@ -174,8 +175,16 @@ class Transport(Protocol):
     def give_back(self, lender: int, token: bytes) -> None:
         """Tell ``lender`` that this rank has read what it lent."""
 
-    def room(self, nbytes: int) -> Bytes | None:
-        """Memory that can be lent without a copy, free again when the array is gone; or None."""
+    def room(self, nbytes: int, *, pinnable: bool = False) -> Bytes | None:
+        """Memory that can be lent without a copy, free again when the array is gone; or None.
+
+        Args:
+            nbytes: how much.
+            pinnable: such that its pages stay where they are, so that a device may know them.
+        """
+
+    def pinnable(self, data: Bytes) -> Bytes | None:
+        """The whole memory in which ``data`` lies, own or borrowed, if its pages stay; or None."""
 
     def idle(self, polls: int) -> None:
         """Give up the processor after the ``polls``-th fruitless look in a row."""

@@ -28,7 +28,7 @@ import psutil
 from ifog.errors import PeerFailedError, TransportError
 from ifog.transport.base import Bytes
 
-__all__ = ["Call", "Line", "Office", "Place"]
+__all__ = ["Call", "Line", "Office", "Place", "addresses"]
 
 _FRAME = struct.Struct("<32sIQ")  # signature of what follows, bytes of head and of payload
 _SIGNATURE = 32
@@ -57,7 +57,7 @@ class Place(NamedTuple):
         return cls(tuple(addresses), port, secret)
 
 
-def _addresses() -> list[str]:
+def addresses() -> list[str]:
     """Where the other machines reach this one: in the network of the ranks, if one was named."""
     network = os.environ.get("IFOG_NETWORK", "")
     found = [
@@ -162,15 +162,15 @@ class Office:
         self._serve = serve
         self._most = most
         self.forged = 0
-        addresses = _addresses() or ["127.0.0.1"]
+        found = addresses() or ["127.0.0.1"]
         # Without a named network it is not known which of the addresses the others can reach.
-        bound = addresses[0] if len(addresses) == 1 or os.environ.get("IFOG_NETWORK") else ""
+        bound = found[0] if len(found) == 1 or os.environ.get("IFOG_NETWORK") else ""
         self._socket = socket.create_server(
             (bound, 0),
             family=socket.AF_INET6 if ":" in bound else socket.AF_INET,
         )
         port = self._socket.getsockname()[1]
-        self.place = Place(tuple(addresses), port, secrets.token_hex(32))
+        self.place = Place(tuple(found), port, secrets.token_hex(32))
         threading.Thread(target=self._accept, name="ifog-office", daemon=True).start()
 
     def _accept(self) -> None:

@@ -28,7 +28,8 @@ from ifog.transport.mail import LOANS, Mail, fence
 
 __all__ = ["Loan", "Loans", "Pool"]
 
-_TOKEN = struct.Struct("<IHHq")  # file descriptor, row of the ledger, whether it lives, offset
+_TOKEN = struct.Struct("<IHHq")  # file descriptor, row of the ledger, flags, offset
+_LIVES, _STAYS = 1, 2  # flags: it is the user's own memory; its pages stay where they are
 assert _TOKEN.size == TOKEN_BYTES
 _PAGE = 4096
 _LEAST = 1 << 26  # bytes of a segment; a page of it takes memory once it is written
@@ -72,9 +73,11 @@ class Pool:
 
     Args:
         sharers: how many ranks of this machine have such a pool.
+        fixed: whether all pages stay, because something knows them by their physical place.
     """
 
-    def __init__(self, sharers: int) -> None:
+    def __init__(self, sharers: int, *, fixed: bool = False) -> None:
+        self.fixed = fixed
         self._limit = psutil.virtual_memory().total // (_SHARE * sharers)
         self._total = 0
         self._segments: list[_Segment] = []  # by address
@@ -122,6 +125,8 @@ class Pool:
         return Block(segment, used, size)
 
     def _empty(self, chosen: set[tuple[int, int]]) -> None:
+        if self.fixed:
+            return
         for block in (block for blocks in self._free.values() for block in blocks):
             key = block.segment.start, block.offset
             if key in chosen and key in self._full:
@@ -166,6 +171,12 @@ class Pool:
         offset = address - segment.start
         return (segment.descriptor, offset) if offset < segment.memory.size else None
 
+    def around(self, data: Bytes) -> Bytes | None:
+        """The whole segment in which ``data`` lies, if it lives in one."""
+        found = self.find(data)
+        descriptor = -1 if found is None else found[0]
+        return next((s.memory for s in self._segments if s.descriptor == descriptor), None)
+
 
 class Loan:
     """One payload that others may read.
@@ -203,11 +214,16 @@ class Loans:
         mail: carries the ledgers.
         pool: where the payloads are.
         pids: the processes of the ranks of this machine.
+        pinnable: like ``pool``, but its pages stay where they are.
     """
 
-    def __init__(self, mail: Mail, pool: Pool, pids: dict[int, int]) -> None:
+    def __init__(
+        self, mail: Mail, pool: Pool, pids: dict[int, int], pinnable: Pool | None = None
+    ) -> None:
         self._mail = mail
         self._pool = pool
+        self._pinnable = pinnable or Pool(1, fixed=True)
+        self._stays: dict[int, Bytes] = {}  # by address, what was borrowed and has such pages
         self._ledger = mail.ledger(mail.rank)
         self._rows = list(range(LOANS))
         self._out: deque[Loan] = deque()
@@ -223,7 +239,9 @@ class Loans:
         if not self._rows:
             return None
         block = None
-        found = self._pool.find(data)
+        found, stays = self._pool.find(data), 0
+        if found is None and (found := self._pinnable.find(data)) is not None:
+            stays = _STAYS
         if found is None:
             block = self._pool.take(data.size)
             if block is None:
@@ -233,7 +251,7 @@ class Loans:
         row = self._rows.pop()
         flags = self._ledger[row]
         flags[:] = 0
-        token = _TOKEN.pack(found[0], row, block is None, found[1])
+        token = _TOKEN.pack(found[0], row, _LIVES * (block is None) | stays, found[1])
         loan = Loan(token, row, flags, places, block)
         self._out.append(loan)
         return loan
@@ -265,10 +283,12 @@ class Loans:
         Raises:
             TransportError: its memory cannot be opened.
         """
-        descriptor, _, _, offset = _TOKEN.unpack(token)
+        descriptor, _, flags, offset = _TOKEN.unpack(token)
         memory = self._opened.get((lender, descriptor))
         if memory is None:
             memory = self._opened[lender, descriptor] = self._map(lender, descriptor)
+            if flags & _STAYS:
+                self._stays[memory.ctypes.data] = memory
         return memory[offset : offset + nbytes]
 
     def _map(self, lender: int, number: int) -> Bytes:
@@ -283,10 +303,19 @@ class Loans:
         except (OSError, ValueError) as error:
             raise TransportError(f"the memory of rank {lender} cannot be opened: {error}") from None
 
+    def pinnable(self, data: Bytes) -> Bytes | None:
+        """The whole memory in which ``data`` lies, own or borrowed, if its pages stay."""
+        own = self._pinnable.around(data)
+        if own is not None:
+            return own
+        at = data.ctypes.data
+        inside = (m for start, m in self._stays.items() if start <= at < start + m.size)
+        return next(inside, None)
+
     def give_back(self, lender: int, token: bytes) -> None:
         """Tell ``lender`` that this rank is through with what it lent."""
         fence()
-        _, row, lives, _ = _TOKEN.unpack(token)
+        _, row, flags, _ = _TOKEN.unpack(token)
         self._mail.ledger(lender)[row, self._mail.place[self._mail.rank]] = 1
-        if lives:  # only then does the lender wait for it
+        if flags & _LIVES:  # only then does the lender wait for it
             self._mail.ring(lender)

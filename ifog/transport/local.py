@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ifog.errors import PeerFailedError, TransportError
+from ifog.transport import cuda
 from ifog.transport.base import Answer, Bytes, Loan
 
 __all__ = ["LocalHub", "LocalTransport"]
@@ -191,6 +192,7 @@ class LocalTransport:
         self.alive = hub.alive
         self._epoch = hub.epoch
         self.machines = (0,) * hub.size
+        self.equipped = cuda.driver.equipped()
 
     def check(self) -> None:
         """Raise when any rank has aborted."""
@@ -232,8 +234,11 @@ class LocalTransport:
     def give_back(self, lender: int, token: bytes) -> None:
         """Nothing was lent."""
 
-    def room(self, nbytes: int) -> Bytes | None:
+    def room(self, nbytes: int, *, pinnable: bool = False) -> Bytes | None:
         """Nothing can be lent."""
+
+    def pinnable(self, data: Bytes) -> Bytes | None:
+        """Nothing was lent."""
 
     def idle(self, polls: int) -> None:
         """Sleep until something arrives."""

@@ -84,6 +84,8 @@ class _Request:
 class MPITransport:
     """A rank that is a process of an MPI job."""
 
+    equipped = False
+
     def __init__(
         self, rank: int, size: int, machines: tuple[int, ...], comm: MPI.Intracomm
     ) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ifog.errors import TransportError
+from ifog.transport import cuda
 from ifog.transport.base import Bytes, Letter, Request
 from ifog.transport.files import machine_name, refused
 from ifog.transport.loans import Loan, Loans, Pool
@@ -37,6 +38,7 @@ class SharedTransport(MPITransport):
     _mail: Mail | None = None
     _loans: Loans | None = None
     _pool: Pool | None = None
+    _pinnable: Pool | None = None
     _sentinel: MPI.Request | None = None
     _fruitless = 0
 
@@ -64,10 +66,13 @@ class SharedTransport(MPITransport):
                 mail = Mail(self.rank, mine, self.check)
             except (OSError, TransportError):
                 trouble = True
-        own = (*(mail.address if mail else (0, 0)), int.from_bytes(digest[:7], "little"), trouble)
+        address = mail.address if mail else (0, 0)
+        number = int.from_bytes(digest[:7], "little")
+        own = (*address, number, trouble, cuda.driver.equipped())
         told = np.empty((len(alive), len(own)), np.int64)
         control.Allgather(np.array(own, np.int64), told)
         by_rank = dict(zip(alive, told.tolist(), strict=True))
+        self.equipped = all(row[4] for row in by_rank.values())
         near = {rank: by_rank[rank] for rank in mine}
         works = len({row[2] for row in near.values()}) == 1
         works = works and not any(row[3] for row in by_rank.values())
@@ -83,8 +88,10 @@ class SharedTransport(MPITransport):
         if not everywhere[0] or mail is None:
             return
         self._pool = self._pool or Pool(len(mine))
+        self._pinnable = self._pinnable or Pool(len(mine), fixed=True)
         self._mail = mail
-        self._loans = Loans(mail, self._pool, {rank: row[0] for rank, row in near.items()})
+        pids = {rank: row[0] for rank, row in near.items()}
+        self._loans = Loans(mail, self._pool, pids, self._pinnable)
 
     def send(self, data: bytes, destination: int, tag: int) -> Request:
         """Start sending a small message."""
@@ -151,9 +158,14 @@ class SharedTransport(MPITransport):
         if self._loans is not None:
             self._loans.give_back(lender, token)
 
-    def room(self, nbytes: int) -> Bytes | None:
+    def room(self, nbytes: int, *, pinnable: bool = False) -> Bytes | None:
         """Memory that can be lent without a copy."""
-        return None if self._pool is None or self._mail is None else self._pool.room(nbytes)
+        pool = self._pinnable if pinnable else self._pool
+        return None if pool is None or self._mail is None else pool.room(nbytes)
+
+    def pinnable(self, data: Bytes) -> Bytes | None:
+        """The whole memory in which ``data`` lies, if its pages stay where they are."""
+        return None if self._loans is None else self._loans.pinnable(data)
 
     def close(self) -> None:
         """Let go of the mailboxes."""
