@@ -167,7 +167,8 @@ def _mix_list(
 ) -> Operation[Outcome]:
     """``mix`` of many tensors, as given and in host memory: one round for each dtype of them."""
     tensors, xs = what
-    kind, bundles, outcomes = form(xs), bundled(xs, context.transport), []
+    kind, bundles = form(xs), bundled(xs, context.transport)
+    outcomes: list[Outcome] = []
     for bundle in bundles:
         flat, first = bundle.flat, not outcomes
         outcome = yield from mix(context, tag, op, flat, plan, kind=kind, checked=checked and first)
@@ -247,8 +248,8 @@ def mix(
     finally:
         arrivals.give_back(transport)
     yield from returned(transport, arrivals)
-    dst = plan.destinations
-    return Outcome(result, arrivals, payload.size * len(dst), dst, plan.sources, weights)
+    ends = plan.destinations
+    return Outcome(result, arrivals, payload.size * len(ends), ends, plan.sources, weights)
 
 
 def combine(

@@ -175,7 +175,10 @@ def test_a_pickle_that_would_run_code_is_refused_even_when_signed(tmp_path, wher
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("rows", [b"", b"garbage", pickle.dumps(7), pickle.dumps((None, [(0, ["what", 1])]))])
+NO_EVENT = (None, [(0, ["what", 1])])
+
+
+@pytest.mark.parametrize("rows", [b"", b"garbage", pickle.dumps(7), pickle.dumps(NO_EVENT)])
 def test_what_are_no_events_is_one_kind_of_error(rows):
     with pytest.raises(ValueError, match=r"event|iterable"):
         batch_of(signed(b"", rows))
