@@ -12,10 +12,13 @@ keeps:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ifog.transport.envelopes import Inbox
 
 __all__ = [
     "TOKEN_BYTES",
@@ -158,11 +161,21 @@ class Transport(Protocol):
     def irecv(self, out: Bytes, source: int, tag: int) -> Request:
         """Start receiving into ``out``, which must be at least as long as the message."""
 
-    def lend(self, data: Bytes, readers: Iterable[int]) -> Loan | None:
+    def opens(self, ranks: Iterable[int]) -> int:
+        """The most bytes of an envelope that may be sent to any of ``ranks``; 0 where none may.
+
+        An envelope is what ``send`` sends with the tag ``ENVELOPE``; ``receive`` takes letters out
+        of it by their tags.
+        """
+
+    def inbox(self, source: int) -> Inbox:
+        """What has come from ``source``, to which envelopes may be sent, and was not received."""
+
+    def lend(self, data: Bytes, readers: Iterable[int], *, kept: bool = False) -> Loan | None:
         """Let those of ``readers`` that can read ``data`` where it is, or in a copy that all share.
 
         None where no rank can: the payload must be sent. Whoever gets the loan's token must give
-        it back.
+        it back. What is ``kept`` does not change any more, so that nobody waits for that.
         """
 
     def borrow(self, lender: int, token: bytes, nbytes: int) -> Bytes:

@@ -186,10 +186,11 @@ class Loan:
         readers: who they are, and their places in the ledger; none once all have read it.
         row: of the ledger.
         block: to be used again once nobody reads it.
+        kept: the memory itself, where nobody writes to it any more.
         lives: whether it is the user's own memory, which must not change before all have read it.
     """
 
-    __slots__ = ("_flags", "block", "lives", "readers", "row", "token")
+    __slots__ = ("_flags", "block", "kept", "lives", "readers", "row", "token")
 
     def __init__(
         self, token: bytes, row: int, flags: Bytes, readers: dict[int, int], block: Block | None
@@ -199,6 +200,7 @@ class Loan:
         self.readers = readers
         self.lives = block is None
         self.block = block
+        self.kept: Bytes | None = None
         self._flags = flags.data
 
     def unread(self) -> tuple[int, ...]:
@@ -230,8 +232,11 @@ class Loans:
         self._pids = pids
         self._opened: dict[tuple[int, int], Bytes] = {}
 
-    def lend(self, data: Bytes, readers: Iterable[int]) -> Loan | None:
-        """Let ``readers`` read ``data``; None where that cannot be, so that it must be sent."""
+    def lend(self, data: Bytes, readers: Iterable[int], *, kept: bool = False) -> Loan | None:
+        """Let ``readers`` read ``data``; None where that cannot be, so that it must be sent.
+
+        What is ``kept`` nobody writes to any more, so that nobody needs to wait for its return.
+        """
         places = {rank: self._mail.place[rank] for rank in readers if rank in self._mail.place}
         if not places:
             return None
@@ -251,8 +256,11 @@ class Loans:
         row = self._rows.pop()
         flags = self._ledger[row]
         flags[:] = 0
-        token = _TOKEN.pack(found[0], row, _LIVES * (block is None) | stays, found[1])
+        lives = block is None and not kept
+        token = _TOKEN.pack(found[0], row, _LIVES * lives | stays, found[1])
         loan = Loan(token, row, flags, places, block)
+        if kept and block is None:
+            loan.lives, loan.kept = False, data
         self._out.append(loan)
         return loan
 

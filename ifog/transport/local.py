@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -14,6 +15,7 @@ import numpy as np
 from ifog.errors import PeerFailedError, TransportError
 from ifog.transport import cuda
 from ifog.transport.base import Answer, Bytes, Loan
+from ifog.transport.envelopes import Inbox
 
 __all__ = ["LocalHub", "LocalTransport"]
 
@@ -26,7 +28,7 @@ class LocalHub:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.boxes: dict[tuple[int, int, int], deque[Bytes]] = {}
+        self.boxes: dict[tuple[int, ...], deque[tuple[int, Bytes]]] = {}
         self.arrived = [threading.Event() for _ in range(size)]
         self.failure: tuple[int, str] | None = None
         self.failed_at: float | None = None
@@ -44,8 +46,8 @@ class LocalHub:
         """The view of ``rank``."""
         return LocalTransport(self, rank)
 
-    def box(self, key: tuple[int, int, int]) -> deque[Bytes]:
-        """The mailbox of (destination, source, tag)."""
+    def box(self, key: tuple[int, ...]) -> deque[tuple[int, Bytes]]:
+        """The mailbox of (destination, source): messages behind their tags, in order."""
         # A defaultdict would not do: creating the deque may collect garbage, whose finalizers let
         # the other end run and create a second one.
         found = self.boxes.get(key)
@@ -97,24 +99,30 @@ class _Sent:
         return True
 
 
-class _Receive:
-    def __init__(self, transport: LocalTransport, out: Bytes, key: tuple[int, int, int]) -> None:
+class _Letter:
+    data: Any = None
+
+    def __init__(self, transport: LocalTransport, source: int, tag: int) -> None:
         self._transport = transport
-        self.data = out
-        self._key = key
-        self._done = False
+        self._source = source
+        self._tag = tag
 
     def test(self) -> bool:
-        if self._done:
-            return True
-        box = self._transport.hub.box(self._key)
-        if not box:
-            self._transport.check()
-            return False
-        data = box.popleft()
-        self.data[: data.size] = data
-        self._done = True
-        return True
+        if self.data is None:
+            self.data = self._transport.inbox(self._source).take(self._tag)
+        return self.data is not None
+
+
+class _Receive(_Letter):
+    def __init__(self, transport: LocalTransport, out: Bytes, source: int, tag: int) -> None:
+        super().__init__(transport, source, tag)
+        self._out = out
+
+    def test(self) -> bool:
+        if self.data is None and super().test():
+            data: Any = self.data
+            self._out[: len(data)] = data
+        return self.data is not None
 
 
 class LocalRegion:
@@ -191,6 +199,7 @@ class LocalTransport:
         self.size = hub.size
         self.alive = hub.alive
         self._epoch = hub.epoch
+        self._inboxes: dict[int, Inbox] = {}
         self.machines = (0,) * hub.size
         self.equipped = cuda.driver.equipped()
 
@@ -207,24 +216,41 @@ class LocalTransport:
     def isend(self, data: Bytes, destination: int, tag: int) -> _Sent:
         """Put a copy of ``data`` in the destination's mailbox."""
         self.check()
-        self.hub.box((destination, self.rank, tag)).append(data.copy())
+        self.hub.box((destination, self.rank)).append((tag, data.copy()))
         self.hub.arrived[destination].set()
         return _Sent()
 
-    def receive(self, source: int, tag: int, most: int) -> _Receive:
+    def receive(self, source: int, tag: int, most: int) -> _Letter:  # noqa: ARG002 - any size will do
         """Wait for the next message of ``source`` with this tag."""
-        return self.irecv(np.empty(most, np.uint8), source, tag)
+        self.check()
+        return _Letter(self, source, tag)
 
     def irecv(self, out: Bytes, source: int, tag: int) -> _Receive:
         """Wait for the next message of ``source`` with this tag."""
         self.check()
-        return _Receive(self, out, (self.rank, source, tag))
+        return _Receive(self, out, source, tag)
+
+    def opens(self, ranks: Iterable[int]) -> int:  # noqa: ARG002 - all are equal here
+        """No limit: threads share all memory."""
+        return sys.maxsize
+
+    def inbox(self, source: int) -> Inbox:
+        """What came from ``source``."""
+        inbox = self._inboxes.get(source)
+        if inbox is None:
+            inbox = self._inboxes[source] = Inbox(source, self.borrow, self.give_back)
+        box = self.hub.box((self.rank, source))
+        if not box:
+            self.check()
+        while box:
+            inbox.put(*box.popleft())
+        return inbox
 
     def region(self, nbytes: int) -> LocalRegion:
         """A region in which this rank's part is ``nbytes`` zeros."""
         return LocalRegion(self.hub, self.rank, nbytes)
 
-    def lend(self, data: Bytes, readers: Iterable[int]) -> Loan | None:
+    def lend(self, data: Bytes, readers: Iterable[int], *, kept: bool = False) -> Loan | None:
         """Nothing: sends are copies."""
 
     def borrow(self, lender: int, token: bytes, nbytes: int) -> Bytes:
@@ -269,6 +295,7 @@ class LocalTransport:
         """Empty all mailboxes and go on without the dead; every living rank must call it."""
         self.hub.heal(self._epoch)
         self._epoch += 1
+        self._inboxes.clear()
         self.alive = self.hub.alive
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ifog.errors import TransportError
 from ifog.transport.base import Bytes
+from ifog.transport.envelopes import ENVELOPE, Borrow, GiveBack, Inbox
 from ifog.transport.files import AnonymousFile, mapped
 from ifog.transport.semaphores import SEMAPHORE_BYTES, Semaphore
 
@@ -152,6 +153,10 @@ class _Awaited:
 _SENT = _Sent()
 
 
+def _nothing_lent(*_: Any) -> Any:
+    raise TransportError("an envelope was lent to a rank that cannot open it")
+
+
 class Mail:
     """The messages of one rank to and from the others of its machine.
 
@@ -159,13 +164,22 @@ class Mail:
         rank: the own number.
         ranks: those of this machine, ascending, the own one among them.
         check: raises when a rank has aborted.
+        borrow: opens what a rank lent, for envelopes that are not sent as they are.
+        give_back: tells it that this has been read.
 
     Attributes:
         ranks: as given.
         address: where the own box is, as a process id and a file descriptor.
     """
 
-    def __init__(self, rank: int, ranks: Sequence[int], check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        rank: int,
+        ranks: Sequence[int],
+        check: Callable[[], None],
+        borrow: Borrow | None = None,
+        give_back: GiveBack | None = None,
+    ) -> None:
         self.rank = rank
         self.ranks = tuple(ranks)
         self.check = check
@@ -180,7 +194,8 @@ class Mail:
         self._read = dict.fromkeys(self.ranks, 0)
         others = [(r, place * _LINE // 8) for r, place in self.place.items() if r != rank]
         self._counters = tuple(others)
-        self._unread: dict[tuple[int, int], deque[bytearray]] = {}
+        open_, close = borrow or _nothing_lent, give_back or _nothing_lent
+        self._inboxes = {rank: Inbox(rank, open_, close) for rank in self.ranks}
 
     def open(self, addresses: Mapping[int, tuple[int, int]]) -> None:
         """Map the boxes of the others.
@@ -225,19 +240,27 @@ class Mail:
 
     def take(self, source: int, tag: int) -> bytearray | None:
         """The next message of ``source`` with this tag, if it is here."""
-        waiting = self._unread.get((source, tag))
-        if waiting:
-            data = waiting.popleft()
-            if not waiting:
-                del self._unread[source, tag]
-            return data
+        inbox = self._inboxes[source]
+        if inbox.letters or inbox.envelopes:
+            data = inbox.take(tag)
+            if data is not None:
+                return data  # type: ignore[no-any-return] # letters are what was put into it
+        return self._empty(source, tag)
+
+    def inbox(self, source: int) -> Inbox:
+        """All that has come from ``source`` and has not been taken."""
+        self._empty(source, None)
+        return self._inboxes[source]
+
+    def _empty(self, source: int, tag: int | None) -> bytearray | None:
+        """Move what is in the ring of ``source`` to its inbox, up to the first one of this tag."""
         own, place = self._own, self.place[source]
         counter = place * _LINE // 8
         written, read = own.written[counter], self._read[source]
         if written == read:
             return None
         fence()
-        found = None
+        inbox, found = self._inboxes[source], None
         while read < written and found is None:
             start = (place * _SLOTS + read % _SLOTS) * _SLOT
             size, mark = _HEAD.unpack_from(own.rings, start)
@@ -245,8 +268,10 @@ class Mail:
             read += 1
             if mark == tag:
                 found = data
-            else:
-                self._unread.setdefault((source, mark), deque()).append(data)
+                continue
+            inbox.put(mark, data)
+            if mark == ENVELOPE and tag is not None:
+                found = inbox.take(tag)
         fence()
         self._read[source] = own.read[counter] = read
         return found

@@ -18,9 +18,10 @@ from mpi4py import MPI
 from ifog.errors import TransportError
 from ifog.transport import cuda
 from ifog.transport.base import Bytes, Letter, Request
+from ifog.transport.envelopes import Inbox
 from ifog.transport.files import machine_name, refused
 from ifog.transport.loans import Loan, Loans, Pool
-from ifog.transport.mail import Mail
+from ifog.transport.mail import SLOT_BYTES, Mail
 from ifog.transport.mpi import MPITransport, give_way
 
 __all__ = ["SharedTransport"]
@@ -63,7 +64,7 @@ class SharedTransport(MPITransport):
         mail, trouble = None, not hasattr(os, "memfd_create") or refused()
         if not trouble:
             try:
-                mail = Mail(self.rank, mine, self.check)
+                mail = Mail(self.rank, mine, self.check, self.borrow, self.give_back)
             except (OSError, TransportError):
                 trouble = True
         address = mail.address if mail else (0, 0)
@@ -111,7 +112,8 @@ class SharedTransport(MPITransport):
 
     def check(self) -> None:
         """Raise when any rank is known to have aborted."""
-        super().check()
+        if self._failed is not None:
+            raise self._peer_failed()
         self._fruitless += 1
         if self._fruitless % _ASK_EVERY == 0:
             self._listen()
@@ -143,9 +145,20 @@ class SharedTransport(MPITransport):
             if self._heard() is not None:
                 super().check()
 
-    def lend(self, data: Bytes, readers: Iterable[int]) -> Loan | None:
+    def opens(self, ranks: Iterable[int]) -> int:
+        """The most bytes that a message to any of them may have with envelopes; 0 if none may."""
+        mail = self._mail
+        return SLOT_BYTES if mail is not None and mail.place.keys() >= set(ranks) else 0
+
+    def inbox(self, source: int) -> Inbox:
+        """What came from a rank that sends envelopes here."""
+        self.check()
+        assert self._mail is not None
+        return self._mail.inbox(source)
+
+    def lend(self, data: Bytes, readers: Iterable[int], *, kept: bool = False) -> Loan | None:
         """Let those of ``readers`` that run on this machine read ``data``, if that can be."""
-        return None if self._loans is None else self._loans.lend(data, readers)
+        return None if self._loans is None else self._loans.lend(data, readers, kept=kept)
 
     def borrow(self, lender: int, token: bytes, nbytes: int) -> Bytes:
         """What ``lender`` lent, to be read only, until it is given back."""
