@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -61,18 +62,28 @@ def summed(
         out: contiguous, where the result goes; a new tensor by default.
         average: whether to divide.
     """
+    return _by_pieces(terms, _average if average else _sum, out)
 
-    def sum_up(pieces: Pieces, total: torch.Tensor) -> None:
-        if len(pieces) == 1:
-            total.copy_(pieces[0])
-            return
-        torch.add(pieces[0], pieces[1], out=total)
-        for piece in pieces[2:]:
-            total.add_(piece)
-        if average:
-            total.div_(len(pieces))
 
-    return _by_pieces(terms, sum_up, out)
+def _sum(pieces: Pieces, total: torch.Tensor) -> None:
+    if len(pieces) == 1:
+        total.copy_(pieces[0])
+        return
+    torch.add(pieces[0], pieces[1], out=total)
+    for piece in pieces[2:]:
+        total.add_(piece)
+
+
+def _average(pieces: Pieces, total: torch.Tensor) -> None:
+    _sum(pieces, total)
+    if len(pieces) > 1:
+        total.div_(_number(len(pieces), total.dtype))
+
+
+@cache
+def _number(value: int, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of one value, by which to divide takes less time than by a number."""
+    return torch.tensor(value, dtype=dtype, device="cpu")
 
 
 def weighted_sum(
@@ -110,8 +121,9 @@ def _by_pieces(
     out: torch.Tensor | None,
 ) -> torch.Tensor:
     """``sum_up(terms, out)``, in pieces that fit into a cache, in the dtype of accumulation."""
-    own = terms[-1]
-    result = torch.empty_like(own, memory_format=torch.contiguous_format) if out is None else out
+    own, result = terms[-1], out
+    if result is None:
+        result = torch.empty_like(own, memory_format=torch.contiguous_format)
     dtype = accumulation_dtype(own.dtype)
     # The memory of a device has no such caches, and each start of a sum there takes its time.
     step = _PIECE // own.element_size() if own.is_cpu else max(1, own.numel())
