@@ -40,6 +40,7 @@ from ifog.weights import Weights, of_rank
 if TYPE_CHECKING:
     from ifog.devices import Arriving, Devices
     from ifog.plans import Plan
+    from ifog.posting import Posting
     from ifog.recorder import Timeline
     from ifog.windows import Window
 
@@ -75,6 +76,7 @@ class Context:
         self.cell = 0  # 0: between cells
         self.healed = 0
         self.healing = Healing(self)
+        self.posting: Posting | None = None  # made when first needed
         self.on_failure: Literal["stop", "heal"] = "stop"
         self._seq = 0
         self._present: tuple[Any, Any, frozenset[int]] = (None, None, frozenset())
@@ -116,6 +118,8 @@ class Context:
             ArgumentError: the graph does not fit this world.
         """
         graphs.check(graph, self.size)
+        if self.posting is not None:
+            self.posting.part()
         self.static_plan: Plan | None = None  # made when first asked for
         self.declared, self.weighted, self.schedule = graph, weighted, schedule
         self.survival = surviving_share(graph, weighted, self.alive)
@@ -373,6 +377,8 @@ def shutdown() -> None:
     global _of_process
     context = _of_task.get() or _of_process
     if context is not None:
+        if context.posting is not None:
+            context.posting.close()
         stopped = NotInitializedError("the operation was under way at shutdown()")
         context.progress.fail_all(stopped)
     if context is not None and context.timeline is not None:

@@ -9,19 +9,33 @@ inside the header's message; large ones are lent where the receiver can read the
 from __future__ import annotations
 
 import math
-import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from ifog.departures import Departures
-from ifog.errors import ArgumentError, MismatchError
+from ifog.errors import MismatchError
 from ifog.handle import Handle, Moving, Operation
+from ifog.parcels import (
+    DTYPES,
+    HEAD,
+    HEADER_BYTES,
+    INLINE,
+    INSIDE,
+    LENT,
+    NOTE,
+    SHAPES,
+    Parcel,
+    fits,
+    header,
+    wire,
+)
 from ifog.telemetry import now
-from ifog.transport.base import TOKEN_BYTES, Bytes, Loan, Request, Transport
+from ifog.transport.base import TOKEN_BYTES, Bytes, Letter, Loan, Request, Transport
 
 __all__ = [
     "Arrivals",
@@ -35,49 +49,7 @@ __all__ = [
     "wire",
 ]
 
-DTYPES = (
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.int32,
-    torch.int64,
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.bool,
-)
-_CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
-_HEAD = struct.Struct("<BBHIdq")  # dtype, ndim, flags and note bytes, root, weight, payload bytes
-_MAX_NDIM = 16
-_INLINE = 4096  # bytes of payload up to which two copies take less than lending it
-_HEADER_BYTES = _HEAD.size + 8 * _MAX_NDIM + _INLINE
 _ROOMY = 1 << 15  # bytes of a result from which a copy saved in the next round is worth its block
-_LENT = 1  # flag of a header that carries where the payload is
-_NOTE = 1  # bits of flags before those that say how long the note is
-_SHAPES = [struct.Struct(f"<{ndim}q") for ndim in range(_MAX_NDIM + 1)]
-_EMPTY = np.empty(0, np.uint8)
-
-
-class Parcel(NamedTuple):
-    """What goes over one edge.
-
-    ``like`` gives dtype and shape; ``data`` is the payload's bytes or None when only the header is
-    sent; ``weight`` is the sender's factor, applied by the receiver in float64; ``root`` is
-    whatever else both ends must agree on, and ``note`` what else there is to tell, in at most a
-    few hundred bytes. ``arrived_at`` is when it was there, if it has come.
-    """
-
-    like: torch.Tensor
-    data: Bytes | None = None
-    weight: float = 1.0
-    root: int = 0
-    arrived_at: float = 0.0
-    note: bytes = b""
-
-    def describe(self) -> str:
-        """The shape and dtype in words."""
-        return f"shape {tuple(self.like.shape)} {str(self.like.dtype).removeprefix('torch.')}"
 
 
 class Arrivals(NamedTuple):
@@ -98,15 +70,6 @@ class Arrivals(NamedTuple):
         """Let the sources have their tensors again."""
         for source, token in self.borrowed.items():
             transport.give_back(source, token)
-
-
-def wire(x: torch.Tensor) -> Bytes:
-    """The bytes of a contiguous CPU tensor, shared with it."""
-    if not x.numel():
-        return _EMPTY
-    if x.dtype is torch.bfloat16:  # unknown to NumPy
-        x = x.view(torch.int16)
-    return x.numpy().reshape(-1).view(np.uint8)
 
 
 def room_for(transport: Transport, x: torch.Tensor) -> torch.Tensor:
@@ -132,29 +95,6 @@ def tag_of(key: str) -> int:
     return zlib.crc32(key.encode()) & 0x3FFFFFFF
 
 
-def _header(parcel: Parcel, loan: Loan | None) -> bytes:
-    like = parcel.like
-    if like.ndim > _MAX_NDIM:
-        raise ArgumentError(
-            f"a tensor has {like.ndim} dimensions; at most {_MAX_NDIM} can be sent: flatten it"
-        )
-    if like.dtype not in _CODE:
-        raise ArgumentError(f"dtype {like.dtype} cannot be sent; use one of {list(DTYPES)}")
-    data = parcel.data
-    nbytes = -1 if data is None else data.size
-    flags = len(parcel.note) << _NOTE | (loan is not None and _LENT)
-    head = _HEAD.pack(_CODE[like.dtype], like.ndim, flags, parcel.root, parcel.weight, nbytes)
-    head += _SHAPES[like.ndim].pack(*like.shape) + parcel.note
-    if loan is not None:
-        return head + loan.token
-    return head + data.tobytes() if data is not None and _fits(parcel) else head
-
-
-def _fits(parcel: Parcel) -> bool:
-    """Whether the payload travels in the header's message."""
-    return parcel.data is None or parcel.data.size + len(parcel.note) <= _INLINE
-
-
 class _Incoming:
     """One parcel on its way in: its header first, then, unless it fitted there, its payload.
 
@@ -177,12 +117,20 @@ class _Incoming:
         "token",
     )
 
-    def __init__(self, transport: Transport, source: int, tag: int, *, borrow: bool) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        source: int,
+        tag: int,
+        *,
+        borrow: bool,
+        letter: Letter | None = None,
+    ) -> None:
         self._transport = transport
         self.source = source
         self._tag = tag
         self._borrow = borrow
-        self._letter = transport.receive(source, tag, _HEADER_BYTES)
+        self._letter = letter or transport.receive(source, tag, HEADER_BYTES)
         self._payload: Request | None = None
         self.parcel: Parcel | None = None
         self.arrived_at = 0.0
@@ -197,15 +145,16 @@ class _Incoming:
         return self._open(self._letter.data)
 
     def _open(self, head: Any) -> bool:
-        code, ndim, flags, root, weight, nbytes = _HEAD.unpack_from(head)
-        start, dtype = _HEAD.size + 8 * ndim, DTYPES[code]
-        shape, note = _SHAPES[ndim].unpack_from(head, _HEAD.size), b""
-        if flags >> _NOTE:
-            note = bytes(head[start : start + (flags >> _NOTE)])
+        code, ndim, flags, root, weight, nbytes = HEAD.unpack_from(head)
+        start, dtype = HEAD.size + 8 * ndim, DTYPES[code]
+        shape, note = SHAPES[ndim].unpack_from(head, HEAD.size), b""
+        inside, flags = flags & INSIDE, flags & ~INSIDE
+        if flags >> NOTE:
+            note = bytes(head[start : start + (flags >> NOTE)])
             start += len(note)
-        if flags & _LENT:
+        if flags & LENT:
             like = self._lent(bytes(head[start : start + TOKEN_BYTES]), nbytes, dtype, shape)
-        elif 0 < nbytes <= _INLINE - len(note):
+        elif inside or 0 < nbytes <= INLINE - len(note):
             count = nbytes // dtype.itemsize
             like = torch.frombuffer(head, dtype=dtype, count=count, offset=start)
             if ndim != 1:
@@ -215,7 +164,7 @@ class _Incoming:
         else:
             like = torch.empty(shape, dtype=dtype, device="cpu")
         self.parcel = Parcel(like, None, weight, root, self.arrived_at, note)
-        if flags & _LENT or nbytes <= _INLINE - len(note):
+        if inside or flags & LENT or nbytes <= INLINE - len(note):
             return True
         self._payload = self._transport.irecv(wire(like), self.source, self._tag)
         return self._payload.test()
@@ -237,7 +186,7 @@ def _lend(transport: Transport, outgoing: Mapping[int, Parcel]) -> dict[int, Loa
     """What is lent, by the payload's identity: once, whatever the number of its readers."""
     payloads: dict[int, tuple[Bytes, list[int]]] = {}
     for destination, parcel in outgoing.items():
-        if parcel.data is not None and not _fits(parcel):
+        if parcel.data is not None and not fits(parcel):
             payloads.setdefault(id(parcel.data), (parcel.data, []))[1].append(destination)
     return {key: transport.lend(data, readers) for key, (data, readers) in payloads.items()}
 
@@ -258,11 +207,11 @@ def _post(
         if loan is not None and destination not in loan.readers:
             loan = None
         if parcel is not last or loan is not last_loan:
-            last, last_loan, head = parcel, loan, _header(parcel, loan)
+            last, last_loan, head = parcel, loan, header(parcel, loan)
         request = transport.send(head, destination, tag)
         if not request.test():
             pending.append((destination, request))
-        if loan is not None or data is None or _fits(parcel):
+        if loan is not None or data is None or fits(parcel):
             continue
         if departures is None or not departures.hold(destination, data):
             pending.append((destination, transport.isend(data, destination, tag)))
@@ -280,15 +229,21 @@ def exchange(
     *,
     borrow: bool = False,
     in_turn: bool = False,
+    letters: Sequence[Letter] | None = None,
 ) -> Operation[Arrivals]:
     """Send ``outgoing`` and receive one parcel from each of ``sources``.
 
     Yields the ranks still waited for; returns when all has arrived and all own buffers are free.
     With ``borrow`` it leaves large tensors where they are: the caller reads them, calls
     ``give_back`` of what it got, whatever happens, and then waits for ``returned``. With
-    ``in_turn`` large payloads leave for other machines one after the other.
+    ``in_turn`` large payloads leave for other machines one after the other. ``letters`` are the
+    first messages of the ``sources`` where the caller receives them already.
     """
-    incoming = [_Incoming(transport, source, tag, borrow=borrow) for source in sources]
+    received: Iterable[Letter | None] = repeat(None) if letters is None else letters
+    incoming = [
+        _Incoming(transport, source, tag, borrow=borrow, letter=letter)
+        for source, letter in zip(sources, received, strict=False)
+    ]
     loans = _lend(transport, outgoing)
     departures = Departures(transport, tag) if in_turn and len(outgoing) > 1 else None
     sends = _post(transport, tag, outgoing, loans, departures)

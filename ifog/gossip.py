@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from ifog.combining import mix
 from ifog.context import Context, current
 from ifog.handle import Handle, Operation
-from ifog.neighbors import floating, mix, watched
+from ifog.neighbors import floating, watched
 from ifog.operation import Outcome, launch
 from ifog.plans import pair_plan
 

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import torch
 
+from ifog.combining import combine
 from ifog.context import Context, current
 from ifog.edges import compare
 from ifog.errors import MismatchError, ParticipationError, TopologyMismatchError
 from ifog.exchange import Arrivals, Parcel, exchange, same, wire
 from ifog.handle import Handle, Operation
 from ifog.kernels import mean
-from ifog.neighbors import combine, floating, watched
+from ifog.neighbors import floating, watched
 from ifog.operation import Outcome, launch
 from ifog.plans import Plan, machine_plan
 

@@ -12,28 +12,23 @@ import networkx as nx
 import torch
 
 from ifog.bundles import bundled, form, unbundled
+from ifog.combining import combine, mix
 from ifog.context import Context, current
 from ifog.device_mixing import Manner, detached, mix_list_on_device, mix_on_device, on_one_device
 from ifog.devices import devices_of
 from ifog.edges import (
-    NOTHING,
     compare,
-    note_of,
-    notes_by,
-    require_mirrored,
     require_same_form,
 )
 from ifog.errors import ArgumentError
-from ifog.exchange import Parcel, exchange, returned, room_for, same, wire
+from ifog.exchange import Parcel, exchange, returned, same, wire
 from ifog.handle import Handle, Operation
-from ifog.kernels import mean, weighted_sum
 from ifog.operation import Body, Outcome, beside, delivered, host, launch, rows
 from ifog.plans import Plan, gather_plan, mixing_plan
+from ifog.posting import begin, fits, post
 
 __all__ = [
-    "combine",
     "floating",
-    "mix",
     "neighbor_allgather",
     "neighbor_allgather_nonblocking",
     "neighbor_allreduce",
@@ -98,15 +93,8 @@ def neighbor_allreduce(
 
     Source: Ying, Yuan, Hu, Chen, Pan, Yin 2021, arXiv:2111.04287, section 3.
     """
-    return neighbor_allreduce_nonblocking(
-        tensor,
-        self_weight=self_weight,
-        src_weights=src_weights,
-        dst_weights=dst_weights,
-        topology=topology,
-        enable_topo_check=enable_topo_check,
-        name=name,
-    ).wait()
+    weights = (self_weight, src_weights, dst_weights, topology)
+    return _begin(tensor, weights, checked=enable_topo_check, name=name, waits=True).wait()
 
 
 def neighbor_allreduce_nonblocking(
@@ -119,9 +107,21 @@ def neighbor_allreduce_nonblocking(
     enable_topo_check: bool = True,
     name: str | None = None,
 ) -> Handle[X]:
-    """Start ``neighbor_allreduce``; the tensor must not change until the handle is done."""
+    """Start ``neighbor_allreduce``; the tensor must not change until the handle is done.
+
+    Small tensors that are posted one after the other travel together.
+    """
+    weights = (self_weight, src_weights, dst_weights, topology)
+    return _begin(tensor, weights, checked=enable_topo_check, name=name, waits=False)
+
+
+def _begin(
+    tensor: X, weights: tuple[Any, ...], *, checked: bool, name: str | None, waits: bool
+) -> Handle[X]:
+    """Start the average; ``waits`` says that nothing else is done before the handle is done."""
     op = "neighbor_allreduce"
     context = current()
+    self_weight, src_weights, dst_weights, topology = weights
     given: Any = tensor
     several = isinstance(given, list | tuple)
     tensors = list(given) if several else [given]
@@ -138,7 +138,11 @@ def neighbor_allreduce_nonblocking(
         op=op,
         name=name,
     )
-    checked = plan.dynamic and enable_topo_check
+    if not several and fits(context, xs[0], plan, given.device):
+        start = begin if waits else post
+        handle: Handle[Any] = start(context, op, name, xs[0], plan)
+        return handle
+    checked = plan.dynamic and checked
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
         if there:
@@ -209,62 +213,6 @@ def watched(op: str, name: str | None, tensor: torch.Tensor, x: torch.Tensor, bo
         return outcome._replace(result=delivered(outcome.result, tensor))
 
     return watching
-
-
-def mix(
-    context: Context,
-    tag: int,
-    op: str,
-    x: torch.Tensor,
-    plan: Plan,
-    *,
-    kind: int = 0,
-    checked: bool = False,
-) -> Operation[Outcome]:
-    """One round of the weighted average: send, receive, combine.
-
-    ``kind`` says of what. Where it is ``checked`` that all ranks name the same edges, each hears
-    from all others: those to which it does not send get its edges alone.
-    """
-    rank, transport, payload = context.rank, context.transport, wire(x)
-    parcel, sources = Parcel(x, payload, root=kind), plan.sources
-    outgoing: dict[int, Parcel] = {}
-    if checked:
-        parcel = parcel._replace(note=note_of(plan.src, plan.dst, context.size))
-        sources = tuple([other for other in context.participants if other != rank])
-        outgoing = dict.fromkeys(sources, Parcel(NOTHING, root=kind, note=parcel.note))
-    for dst, factor in plan.dst.items():
-        outgoing[dst] = parcel if factor == 1.0 else parcel._replace(weight=factor)
-    arrivals = yield from exchange(transport, tag, outgoing, sources, borrow=True, in_turn=True)
-    parcels = arrivals.parcels
-    try:
-        require_same_form(op, rank, parcels, parcel)
-        if checked:
-            places = {place: place for place in context.participants}
-            require_mirrored(op, notes_by(rank, op, parcel, parcels, places))
-            parcels = {source: parcels[source] for source in plan.src}
-        same(op, rank, parcel, parcels)
-        result, weights = combine(x, plan, parcels, room_for(transport, x))
-    finally:
-        arrivals.give_back(transport)
-    yield from returned(transport, arrivals)
-    ends = plan.destinations
-    return Outcome(result, arrivals, payload.size * len(ends), ends, plan.sources, weights)
-
-
-def combine(
-    x: torch.Tensor, plan: Plan, parcels: Mapping[int, Parcel], out: torch.Tensor
-) -> tuple[torch.Tensor, tuple[float, ...]]:
-    """The weighted average of ``x`` and what came, and the weights: the own one, then by source.
-
-    The average is in ``out``.
-    """
-    received = [parcels[j].like for j in plan.src]
-    if plan.uniform and all(parcels[j].weight == 1.0 for j in plan.src):
-        return mean(x, received, out), plan.shares
-    effective = [a * parcels[j].weight for j, a in plan.src.items()]
-    result = weighted_sum(x, plan.self_weight, received, effective, out)
-    return result, (plan.self_weight, *effective)
 
 
 def neighbor_allgather(

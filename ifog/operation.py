@@ -24,10 +24,12 @@ __all__ = [
     "Outcome",
     "beside",
     "delivered",
+    "entered",
     "host",
     "launch",
     "others_of",
     "passed",
+    "report",
     "rows",
     "staged",
     "to_all",
@@ -70,6 +72,27 @@ def launch(
             those without a name counted, for each group by itself.
     """
     context = current()
+    if context.posting is not None:
+        context.posting.close()
+    key = entered(context, op, name, peers, matched=matched, group=group)
+    if context.arriving:
+        body = _after(context.arriving, body)
+        context.arriving = []
+    handle: Handle[Any] = Handle(context.progress, op, name or "", context.step_of(op, name or ""))
+    handle.begin(_recorded(context, handle, key, body))
+    return handle
+
+
+def entered(
+    context: Context,
+    op: str,
+    name: str | None,
+    peers: Iterable[int],
+    *,
+    matched: bool = True,
+    group: str = "",
+) -> str:
+    """Check that an operation may start, and count it among those under way; returns its key."""
     context.require(tuple(peers), op)
     if context.before is not None:
         context.before(op)
@@ -87,12 +110,7 @@ def launch(
                 "wait for its handle first, or use another name"
             )
         context.in_flight.add(key)
-    if context.arriving:
-        body = _after(context.arriving, body)
-        context.arriving = []
-    handle: Handle[Any] = Handle(context.progress, op, name or "", context.step_of(op, name or ""))
-    handle.begin(_recorded(context, handle, key, body))
-    return handle
+    return key
 
 
 def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Operation[Any]:
@@ -101,10 +119,16 @@ def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Op
         outcome = yield from body(context, tag_of(key))
     finally:
         context.in_flight.discard(key)
+    report(context, handle, seq, t0, outcome)
+    return outcome.result
+
+
+def report(context: Context, handle: Handle[Any], seq: int, t0: float, outcome: Outcome) -> None:
+    """Count an operation that is through, and tell the watchers of it."""
     waited = blocked(handle, outcome.arrivals)
     context.finished(handle.op, handle.step, outcome.nbytes, waited)
-    report = context.report
-    if report is not None:
+    tell = context.report
+    if tell is not None:
         arrivals, src = outcome.arrivals, outcome.src
         parcels = arrivals.parcels
         try:
@@ -112,7 +136,7 @@ def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Op
         except KeyError:  # a source whose own message was not among the last round's
             arrived = ()
         late = arrivals.last_from if waited > 0.0 else -1
-        report(
+        tell(
             (
                 context.rank,
                 seq,
@@ -130,7 +154,6 @@ def _recorded(context: Context, handle: Handle[Any], key: str, body: Body) -> Op
                 arrived,
             )
         )
-    return outcome.result
 
 
 def host(x: Any, op: str, *, at_once: bool = False) -> torch.Tensor:
