@@ -16,6 +16,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import laws_bursts
 import laws_collectives
 import laws_gossip
 import laws_handovers
@@ -37,6 +38,7 @@ LAWS = {
     for module in (
         laws_collectives,
         laws_neighbors,
+        laws_bursts,
         laws_gossip,
         laws_machines,
         laws_handovers,

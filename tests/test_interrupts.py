@@ -14,6 +14,14 @@ from ifog.telemetry import WaitEvent
 
 LOOPS = {
     "an op that waits": "bf.barrier() if bf.rank() != 0 else threading.Event().wait(60)",
+    "posted averages that wait": (
+        "posted = [bf.neighbor_allreduce_nonblocking(torch.ones(3)) for _ in range(5 * bf.rank())]"
+        "\n[h.wait() for h in posted] if posted else threading.Event().wait(60)"
+    ),
+    "a loop of posted averages": (
+        "post = bf.neighbor_allreduce_nonblocking\n"
+        "while True: [h.wait() for h in [post(torch.ones(3)) for _ in range(50)]]"
+    ),
     "a torch loop": "x = torch.ones(200, 200)\nwhile True: x = (x @ x).clamp(0, 1)",
     "pure Python": "while True: pass",
 }
