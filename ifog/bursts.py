@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Burst", "Posted"]
 
+_EMPTY = torch.empty(0, device="cpu")
+_NONE: frozenset[int] = frozenset()
 Sends = list[tuple[int, Request]]  # with their destinations
 
 
@@ -131,11 +133,10 @@ class Burst(Handle[None]):
         self.open = True
         self._posting = posting
         self._members: list[Posted] = []
-        self._records: list[bytes] = []
         self._listed = b""
         self._ends: list[int] = []  # of the members' records
-        self._flat = torch.empty(0, dtype=dtype)
-        self._tags: frozenset[int] = frozenset()
+        self._flat = _EMPTY
+        self._tags: frozenset[int] = _NONE
         self._done = 0  # members that have ended
         self._read = 0  # bytes of their records
         self._sends: Sends = []
@@ -147,10 +148,9 @@ class Burst(Handle[None]):
 
     def add(self, posted: Posted) -> None:
         """Make ``posted`` its next member."""
-        x, posted.burst = posted.x, self
+        posted.burst = self
         self._members.append(posted)
-        self._records.append(record(posted.tag, enclosed(x), x.nbytes))
-        self.nbytes += x.nbytes
+        self.nbytes += posted.x.nbytes
 
     def advance(self) -> None:
         """Send it, and end those members whose letters are all here."""
@@ -182,7 +182,7 @@ class Burst(Handle[None]):
     def _left(self) -> list[Posted]:
         """The members that have not ended, which are so no longer: the burst is over."""
         left, self._members = self._members[self._done :], []
-        self.open, self._flat = False, self._flat[:0]
+        self.open, self._flat = False, _EMPTY
         if not self.finished:
             self._posting.under_way.remove(self)
             self._finish()
@@ -198,8 +198,9 @@ class Burst(Handle[None]):
         if len(self._members) == 1:
             self._part(None)
             return
-        self._listed = b"".join(self._records)
-        self._ends = list(accumulate(map(len, self._records)))
+        records = [record(each.tag, enclosed(each.x), each.x.nbytes) for each in self._members]
+        self._listed = b"".join(records)
+        self._ends = list(accumulate(map(len, records)))
         self._tags = frozenset([posted.tag for posted in self._members])
         if not self._send():
             self._part(None)
