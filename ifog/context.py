@@ -214,9 +214,8 @@ class Context:
 
     def step_of(self, op: str, name: str) -> int:
         """The number of earlier operations of this kind and name in the cell."""
-        key = (op, name)
-        step = self.steps[key]
-        self.steps[key] = step + 1
+        step = self.steps[op, name]
+        self.steps[op, name] = step + 1
         return step
 
     def finished(self, op: str, step: int, nbytes: int, wait: float) -> None:
@@ -280,8 +279,8 @@ class Context:
 
     def adapt(self) -> None:
         """Fit everything that depends on who lives to the ranks that do."""
-        taking_part = self.participants if self.cell else self.alive
-        self.participants = tuple(rank for rank in taking_part if rank in self.alive)
+        here = self.participants if self.cell else self.alive
+        self.participants = tuple(rank for rank in here if rank in self.alive)
         for window in list(self.windows.values()):
             window.abandon()
         graph, weighted = self.declared_machines, self.machine_weighted
@@ -379,8 +378,7 @@ def shutdown() -> None:
     if context is not None:
         if context.posting is not None:
             context.posting.close()
-        stopped = NotInitializedError("the operation was under way at shutdown()")
-        context.progress.fail_all(stopped)
+        context.progress.fail_all(NotInitializedError("the operation was under way at shutdown()"))
     if context is not None and context.timeline is not None:
         context.timeline.stop()
     if context is not None and context.devices is not None:
