@@ -1,4 +1,4 @@
-"""Whether both ends of every edge agree, found out by all ranks before bytes move.
+"""Whether both ends of every edge agree, found out by all ranks before any uses what came.
 
 The price is one small message between any two that compare; between neighbours it is their
 tensors' message.

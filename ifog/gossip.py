@@ -38,7 +38,7 @@ def pair_gossip(
         self_weight: weight of this rank's tensor.
         pair_weight: weight of the partner's.
         name: matches the call across the two.
-        enable_topo_check: every rank calls it: compare all partners before bytes move.
+        enable_topo_check: every rank calls it: compare all partners.
 
     Returns:
         [...] a new tensor of the same shape, dtype and device.

@@ -72,7 +72,7 @@ def neighbor_allreduce(
         src_weights: {j: a_j}; in the static form only in-neighbours, those left out count 0.
         dst_weights: ranks to send to, or {rank: factor}.
         topology: mix over this graph with its weights, for example ``schedule(step)``.
-        enable_topo_check: in the dynamic form, compare all ranks' plans before bytes move.
+        enable_topo_check: in the dynamic form, compare all ranks' plans, which go with the tensors.
         name: matches the call across ranks whatever the order in which they make it.
 
     Returns:
@@ -232,7 +232,7 @@ def neighbor_allgather(
         tensor: [r, ...]; r may differ from rank to rank, the rest may not.
         src_ranks: the ranks to receive from.
         dst_ranks: the ranks to send to.
-        enable_topo_check: in the dynamic form, compare all ranks' plans before bytes move.
+        enable_topo_check: in the dynamic form, compare all ranks' plans, which go with the tensors.
         name: matches the call across ranks.
 
     Returns:

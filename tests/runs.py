@@ -153,3 +153,13 @@ def tracking(
     end = t + rounds * round_time
     for rank in ranks:
         yield CellEnd(rank, end, seq, "ok", rounds, 48 * rounds, 0.0, 0, None)
+
+
+def numbered(n: int) -> np.ndarray:
+    """[n, 1] rank r begins at r."""
+    return np.arange(float(n))[:, None]
+
+
+def ring_run(n: int = 4, rounds: int = 20) -> list[Event]:
+    """The declared ring of ``n`` ranks, and a cell of averages on it."""
+    return [graph_event(ring_matrix(n), "ring"), *cell(ring_matrix(n), numbered(n), rounds)]

@@ -6,21 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from runs import cell, graph_event, ring_matrix
+from runs import cell, numbered, ring_matrix, ring_run
 
 from ifog.telemetry import EventLog
 
 pytest.importorskip("anywidget", reason="anywidget is not installed (ifog[lab])")
 from ifog.widgets import Consensus, Dashboard
 from ifog.widgets.feed import Feed
-
-
-def numbered(n):
-    return np.arange(float(n))[:, None]
-
-
-def events(n=4, rounds=20):
-    return [graph_event(ring_matrix(n), "ring"), *cell(ring_matrix(n), numbered(n), rounds)]
 
 
 @pytest.fixture
@@ -46,7 +38,7 @@ def test_all_states_of_a_page_travel_in_one_message_once_it_is_shown(log):
         feed.step()
         assert sent == []  # nothing in the browser hands states on yet
         page.bar.views = ["a"]
-        log.write(events())
+        log.write(ring_run())
         alone = []
         for panel in page.panels:
             panel.send_state = alone.append
@@ -84,7 +76,7 @@ def test_arrow_keys_of_a_paused_page_show_the_rounds_before_and_space_the_presen
         feed.step()
         return panel.state["round"], other.state["round"]
 
-    log.write(events(rounds=20))
+    log.write(ring_run(rounds=20))
     panel, other = Consensus(), Consensus()
     feed = panel.feed = Feed(log, (panel, other))
     feed.step()

@@ -7,7 +7,15 @@ import sys
 
 import numpy as np
 import pytest
-from runs import cell, graph_event, one_peer_matrix, ring_matrix, star_matrix
+from runs import (
+    cell,
+    graph_event,
+    numbered,
+    one_peer_matrix,
+    ring_matrix,
+    ring_run,
+    star_matrix,
+)
 
 from ifog.errors import ArgumentError
 from ifog.telemetry import CellEnd, CellStart, EventLog, OpEvent, WaitEvent
@@ -32,14 +40,6 @@ MODULES = sorted(path.name for path in STATIC.glob("*.js"))
 ENTRIES = ("bar.js", *(f"{name}.js" for name in PANELS))
 
 
-def numbered(n):
-    return np.arange(float(n))[:, None]
-
-
-def events(n=4, rounds=20):
-    return [graph_event(ring_matrix(n), "ring"), *cell(ring_matrix(n), numbered(n), rounds)]
-
-
 @pytest.fixture
 def log():
     return EventLog()
@@ -53,7 +53,7 @@ def still(panel, source):
 def test_panels_show_what_the_folds_say(log):
     panels = Graph(), Consensus(), Throughput()
     feed = still(panels, log)
-    log.write(events())
+    log.write(ring_run())
     feed.step()
     graph, consensus, throughput = (panel.state for panel in panels)
     assert {(u, v) for u, v, _, on in graph["edges"] if on} == {
@@ -73,7 +73,7 @@ def test_panels_are_empty_before_the_first_event(log):
 def test_panels_that_have_much_to_read_say_so_until_it_is_their_turn(log, monkeypatch):
     monkeypatch.setattr("ifog.widgets.panel._MUCH", 10)
     panels, told = [Graph(), Consensus()], []
-    log.write(events())
+    log.write(ring_run())
     panels[0].observe(lambda _: told.append(panels[1].state.get("why")), "state")
     feed = still(panels, log)
     feed.step()
@@ -81,7 +81,7 @@ def test_panels_that_have_much_to_read_say_so_until_it_is_their_turn(log, monkey
     assert panels[1].state["empty"] is False
     few = EventLog()
     panel = Consensus()
-    few.write(events()[:3])
+    few.write(ring_run()[:3])
     still([panel], few).step()
     assert "why" not in panel.state
 
@@ -125,7 +125,7 @@ def test_a_stall_that_ended_by_itself_folds_without_news(log, monkeypatch):
 def test_a_dashboard_follows_its_source_by_itself(log):
     page = Dashboard(log)
     try:
-        log.write(events())
+        log.write(ring_run())
         wait_for(page.panels[1], lambda state: state.get("round") == 20)
         assert page.bar.state["pill"] == "ended"
     finally:
@@ -146,7 +146,7 @@ def wait_for(panel, done, timeout=10.0):
 def test_nothing_new_sets_no_trait(log):
     panel = Consensus()
     feed = still((panel,), log)
-    log.write(events())
+    log.write(ring_run())
     feed.step()
     changes = []
     panel.observe(changes.append, names="state")
@@ -158,7 +158,7 @@ def test_nothing_new_sets_no_trait(log):
 def test_a_closed_dashboard_reads_no_more(log):
     page = Dashboard(log)
     page.close()
-    log.write(events())
+    log.write(ring_run())
     assert page._feed.closed
     assert not page._feed._thread.is_alive()
     assert page.panels[1].state.get("round") is None
@@ -172,7 +172,7 @@ def test_a_page_that_nobody_shows_any_more_costs_nothing_until_it_is_shown_again
     for panel in panels:
         panel.views = ["a"]
         panel.views = []
-    log.write(events())
+    log.write(ring_run())
     feed.step()
     assert feed not in log.followers
     assert panels[0].state.get("round") is None
@@ -186,7 +186,7 @@ def test_a_page_that_nobody_shows_any_more_costs_nothing_until_it_is_shown_again
 def test_what_fell_out_of_the_log_before_it_was_read_is_left_out_cleanly():
     log, panel = EventLog(capacity=120), Consensus()
     feed = still((panel,), log)
-    log.write(events(rounds=2))
+    log.write(ring_run(rounds=2))
     feed.step()
     log.write(list(cell(ring_matrix(4), numbered(4), 40, seq=2, t=300.0)))
     feed.step()
@@ -195,7 +195,7 @@ def test_what_fell_out_of_the_log_before_it_was_read_is_left_out_cleanly():
 
 
 def test_two_dashboards_of_one_source_show_the_same(log):
-    log.write(events())
+    log.write(ring_run())
     pages = Dashboard(log), Dashboard(log)
     try:
         for page in pages:
@@ -207,7 +207,7 @@ def test_two_dashboards_of_one_source_show_the_same(log):
 
 
 def test_a_panel_can_stand_alone(log):
-    log.write(events())
+    log.write(ring_run())
     panel = Graph(log)
     try:
         wait_for(panel, lambda state: state.get("round") == 20)
@@ -256,10 +256,10 @@ class Cluster:
 def test_a_cluster_is_read_through_its_events_and_anew_after_a_restart():
     cluster, panel = Cluster(), Consensus()
     feed = still((panel,), cluster)
-    cluster.events.write(events(rounds=20))
+    cluster.events.write(ring_run(rounds=20))
     feed.step()
     cluster.events = EventLog()
-    cluster.events.write(events(rounds=7))
+    cluster.events.write(ring_run(rounds=7))
     feed.step()
     assert panel.state["round"] == 7
 
@@ -282,7 +282,7 @@ class Broken(Panel):
 def test_a_panel_that_fails_says_why_and_the_others_go_on(log):
     broken, healthy = Broken(), Consensus()
     feed = still((broken, healthy), log)
-    log.write(events())
+    log.write(ring_run())
     feed.step()
     assert broken.state == {"error": "ZeroDivisionError: three ranks missing"}
     assert healthy.state["round"] == 20
@@ -291,7 +291,7 @@ def test_a_panel_that_fails_says_why_and_the_others_go_on(log):
 def test_retry_reads_the_source_again_from_its_beginning(log):
     panel = Consensus()
     feed = still((panel,), log)
-    log.write(events())
+    log.write(ring_run())
     feed.step()
     before = panel.state
     panel.state = {"error": "anything"}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from ifog.variables import environment
 
 __all__ = [
     "check_extension",
@@ -26,17 +27,8 @@ def env(**kwargs: str | None) -> Iterator[None]:
         ...     os.environ["BLUEFOG_LOG_LEVEL"]
         'debug'
     """
-    wanted = {name: value for name, value in kwargs.items() if value is not None}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
+    with environment({name: value for name, value in kwargs.items() if value is not None}):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def is_running_from_ipython() -> bool:

@@ -10,7 +10,6 @@ that touches CUDA: with another one in its place the rest runs on any machine.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -19,6 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 
 from ifog.transport.base import Bytes
+from ifog.variables import environment
 
 __all__ = [
     "Choice",
@@ -181,21 +181,6 @@ class _Cuda:
 
 
 driver: Driver = _Cuda()
-
-
-@contextlib.contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Have these variables meanwhile, for libraries that are asked for nothing in another way."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 class Place(NamedTuple):

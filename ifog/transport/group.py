@@ -19,6 +19,7 @@ import torch
 
 from ifog.errors import TransportError
 from ifog.transport import cuda
+from ifog.variables import environment
 
 __all__ = ["LOOPBACK", "Group", "Transfer", "serve"]
 
@@ -95,7 +96,7 @@ class Group:
             # Else NCCL listens on whatever interface it likes best.
             interface = os.environ.get("NCCL_SOCKET_IFNAME", "lo")
             inside = {"NCCL_SOCKET_IFNAME": interface} if server[0] == LOOPBACK else {}
-            with cuda.environment(inside):
+            with environment(inside):
                 self._backend = cuda.driver.backend(known, place, len(self._places), device)
         except (RuntimeError, OSError, ValueError) as error:
             self.trouble = str(error).partition("\n")[0] or type(error).__name__
