@@ -19,7 +19,7 @@ from ifog.bundles import form
 from ifog.context import Context
 from ifog.devices import Arriving, devices_of
 from ifog.edges import NOTHING, apart, note_of, notes_by, require_mirrored, require_same_form
-from ifog.errors import ArgumentError, TransportError
+from ifog.errors import ArgumentError, MismatchError, TransportError
 from ifog.exchange import Arrivals, Parcel, exchange, returned, same, wire
 from ifog.handle import Moving, Operation
 from ifog.operation import Outcome, passed
@@ -172,7 +172,7 @@ def _moved(flight: _Flight) -> Operation[tuple[Arrivals, dict[int, _Claim]]]:
     transfer = None
     devices.offer = devices.offer or (flight if group is not None else None)
     try:
-        arrivals, claims = yield from _claims(flight, offers=group is not None)
+        arrivals, claims, failure = yield from _claims(flight, offers=group is not None)
         direct = {peer for peer, claim in claims.items() if group is not None and claim.offers}
         if group is not None and direct:
             with streams.beside():
@@ -184,12 +184,15 @@ def _moved(flight: _Flight) -> Operation[tuple[Arrivals, dict[int, _Claim]]]:
     finally:
         if devices.offer is flight:
             devices.offer = None
-    readers = [dst for dst in plan.dst if dst not in direct]
+    readers = [dst for dst in plan.dst if dst in claims and dst not in direct]
     if readers and copy is None:
         copy = devices.fetch(x)
-    yield from _through_host(flight, copy, readers, [j for j in plan.src if j not in direct])
+    sources = [j for j in plan.src if j in claims and j not in direct]
+    yield from _through_host(flight, copy, readers, sources)
     if transfer is not None:
         yield from _arrived(context, transfer, tuple(sorted(direct)))
+    if failure is not None:
+        raise failure
     return arrivals, claims
 
 
@@ -211,12 +214,17 @@ def _arrived(context: Context, transfer: Transfer, peers: tuple[int, ...]) -> Op
         raise
 
 
-def _claims(flight: _Flight, *, offers: bool) -> Operation[tuple[Arrivals, dict[int, _Claim]]]:
+def _claims(
+    flight: _Flight, *, offers: bool
+) -> Operation[tuple[Arrivals, dict[int, _Claim], MismatchError | None]]:
     """Tell all neighbours what is to come, hear the same of them, and check that it fits.
 
+    Returns what came, the claims that fit, and the error to raise if one does not: not before those
+    that do are served, who may have nothing to do with it.
+
     Raises:
-        MismatchError: it does not.
-        TopologyMismatchError: the ranks' edges do not.
+        MismatchError: a tensor is in host memory, or only some ranks named their edges.
+        TopologyMismatchError: the ranks' edges do not fit.
     """
     context, tag, op, x, how, kind, *_ = flight
     rank, plan = context.rank, how.plan
@@ -237,10 +245,15 @@ def _claims(flight: _Flight, *, offers: bool) -> Operation[tuple[Arrivals, dict[
     if how.checked:
         places = {place: place for place in context.participants}
         require_mirrored(op, notes_by(rank, op, mine, parcels, places))
-    parcels = {peer: parcels[peer] for peer in peers}
-    same(op, rank, mine, parcels)
-    told = arrivals.parcels
-    return arrivals, {j: _Claim(parcels[j], bool(told[j].note[0])) for j in peers}
+    claims: dict[int, _Claim] = {}
+    failure: MismatchError | None = None
+    for peer in peers:
+        try:
+            same(op, rank, mine, {peer: parcels[peer]})
+            claims[peer] = _Claim(parcels[peer], bool(arrivals.parcels[peer].note[0]))
+        except MismatchError as error:
+            failure = failure or error
+    return arrivals, claims, failure
 
 
 def _through_host(

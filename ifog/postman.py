@@ -12,6 +12,7 @@ import contextvars
 import threading
 import time
 import weakref
+from functools import partial
 from typing import Protocol
 
 __all__ = ["Postman", "Stack"]
@@ -48,7 +49,7 @@ class Postman:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._thread: threading.Thread | None = None
-        atexit.register(_close, weakref.ref(stack))
+        atexit.register(partial(_close, weakref.ref(stack)))
 
     def call(self) -> None:
         """See to what is being posted; the caller holds the stack's lock."""

@@ -244,8 +244,9 @@ def law_a_name_is_matched_in_order_however_far_a_sender_is_ahead():
 def law_what_is_posted_leaves_although_the_rank_does_not_come_back_to_it():
     ifog.set_topology("complete")
     r, n = ifog.rank(), ifog.size()
-    if not current().transport.opens(range(n)):
-        return  # without shared memory MPI may hold back any message until its sender asks for it
+    transport = current().transport
+    if transport.equipped or not transport.opens(range(n)):
+        return  # MPI may hold back any message until its sender asks for it, and a device is asked
     mine = tempfile.mkdtemp() if r == 0 else ""
     folder = Path(bytes(ifog.broadcast(_text(mine), 0).tolist()).decode().strip())
     if n == 1:

@@ -162,7 +162,7 @@ def test_one_process_works_without_launcher(monkeypatch):
         assert bf.neighbor_allreduce(torch.arange(3.0)).tolist() == [0, 1, 2]
         assert bf.in_neighbor_ranks() == []
         bf.init()
-        assert ended == [bf.shutdown]
+        assert ended.count(bf.shutdown) == 1
     finally:
         bf.shutdown()
     assert bf.load_topology() is None
