@@ -337,15 +337,15 @@ def test_events_are_sent_without_asking_and_in_batches(channel):
 def test_too_many_events_lose_only_what_can_be_missed(channel):
     start = CellStart(2, 0.0, 7, 4, (0, 1))
     channel.sink.attach("cell", busy=True)
-    channel.sink.write([start, *(op(step) for step in range(20_000)), ended(2)])
+    channel.sink.write([start, *(op(step) for step in range(40_000)), ended(2)])
     channel.sink.flush()
     first, *kept = channel.events()
     assert kept[0] == start
     assert kept[-1] == ended(2)
-    assert kept[-2].step == 19_999
-    assert len(kept) <= 8001
+    assert kept[-2].step == 39_999
+    assert len(kept) <= 16_001
     lost = sum(batch_of(message_of(sent)).lost for sent in channel.sent)
-    assert lost == channel.sink.lost == 20_002 - len(kept)
+    assert lost == channel.sink.lost == 40_002 - len(kept)
     assert (first.rank, first.events) == (2, lost)
 
 
