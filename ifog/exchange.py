@@ -244,9 +244,13 @@ def exchange(
         _Incoming(transport, source, tag, borrow=borrow, letter=letter)
         for source, letter in zip(sources, received, strict=False)
     ]
-    loans = _lend(transport, outgoing)
-    departures = Departures(transport, tag) if in_turn and len(outgoing) > 1 else None
-    sends = _post(transport, tag, outgoing, loans, departures)
+    # Who gets no payload need not wait until those of the others have been copied.
+    bare = {to: parcel for to, parcel in outgoing.items() if parcel.data is None}
+    full = {to: outgoing[to] for to in outgoing if to not in bare} if bare else outgoing
+    sends = _post(transport, tag, bare, {}, None) if bare else []
+    loans = _lend(transport, full)
+    departures = Departures(transport, tag) if in_turn and len(full) > 1 else None
+    sends += _post(transport, tag, full, loans, departures)
     parcels: dict[int, Parcel] = {}
     borrowed: dict[int, bytes] = {}
     last_at, last_from = 0.0, -1
