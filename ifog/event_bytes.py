@@ -1,8 +1,8 @@
 """Events as bytes, on the way from a rank to whoever reads them: few of them, and made late.
 
-A loop makes an event of an operation each round, all of which wait for the next message to leave.
-As objects they would lie scattered over ten lines of the cache each, which the tensors between them
-have long pushed out by then; packed, those of one form share what they have in common.
+A loop makes an event of an operation each round, and all of them wait for the next message to
+leave. They are packed then, in one go and by columns, those of one form sharing what they have in
+common: the loop itself, whose tensors push everything else out of the caches, does not do it.
 """
 
 from __future__ import annotations
