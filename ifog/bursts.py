@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ifog.combining import combine, mix, mix_small
+from ifog.combining import combine, mix_small
 from ifog.context import Context
 from ifog.errors import PeerFailedError
 from ifog.exchange import Arrivals, room_for, tag_of
 from ifog.handle import Handle, Operation
 from ifog.operation import Outcome, report
-from ifog.parcels import INLINE, Parcel, enclosed
+from ifog.parcels import Parcel, enclosed
 from ifog.plans import Plan
 from ifog.telemetry import now
 from ifog.transport.base import Bytes, Request
@@ -97,13 +97,9 @@ class Posted(Handle[torch.Tensor]):
         self.begin(self._alone(plan, sends))
 
     def _alone(self, plan: Plan, sends: Sends | None) -> Operation[torch.Tensor]:
-        small = sends is not None or self.x.nbytes <= INLINE
+        context, sent = self._context, sends is not None
         try:
-            what = (self._context, self.tag, self.op, self.x, plan)
-            if small:
-                outcome = yield from mix_small(*what, sent=sends is not None)
-            else:
-                outcome = yield from mix(*what)
+            outcome = yield from mix_small(context, self.tag, self.op, self.x, plan, sent=sent)
             while sends and (late := _tested(sends)):
                 yield late
         finally:

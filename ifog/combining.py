@@ -85,8 +85,9 @@ def mix_small(
     letters = [transport.receive(source, tag, HEADER_BYTES) for source in sources]
     head, sends = enclosed(x), list[tuple[int, Request]]()
     if not sent:
-        message = head + wire(x).tobytes()
-        sends = [(to, transport.send(message, to, tag)) for to in plan.dst]
+        message = b"".join([head, wire(x).data])
+        sent_to = [(to, transport.send(message, to, tag)) for to in plan.dst]
+        sends = [send for send in sent_to if not send[1].test()]
     arrived: dict[int, float] = {}
     while True:
         missing = []
@@ -97,7 +98,8 @@ def mix_small(
                 arrived[source] = now()
             else:
                 missing.append(source)
-        sends = [send for send in sends if not send[1].test()]
+        if sends:
+            sends = [send for send in sends if not send[1].test()]
         if not missing and not sends:
             break
         yield tuple(missing or [send[0] for send in sends])

@@ -138,7 +138,7 @@ def _begin(
         op=op,
         name=name,
     )
-    if not several and not there and fits(context, xs[0], plan, given.device):
+    if not several and not there and fits(context, xs[0], plan, given.device, alone=waits):
         start = begin if waits else post
         handle: Handle[Any] = start(context, op, name, xs[0], plan)
         return handle

@@ -14,14 +14,23 @@ from ifog.postman import Postman
 __all__ = ["Posting", "begin", "fits", "post"]
 
 _SMALL = 1 << 14  # bytes of a tensor up to which a place in an envelope is cheaper than one's own
+_ALONE = 1 << 18  # bytes of one that is waited for at once up to which copies cost less than a loan
+_COPIED = 1 << 20  # bytes of all these copies together
 _MOST = 1 << 20  # bytes of a burst
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _DIMENSIONS = 16
 
 
-def fits(context: Context, x: torch.Tensor, plan: Plan, device: torch.device) -> bool:
-    """Whether the average of ``x``, which came from ``device``, may be part of a burst."""
-    if plan is not context.static_plan or not 0 < x.nbytes <= _SMALL:
+def fits(
+    context: Context, x: torch.Tensor, plan: Plan, device: torch.device, *, alone: bool
+) -> bool:
+    """Whether the average of ``x``, which came from ``device``, may be part of a burst.
+
+    Or, if it is to be ``alone``, whether it may begin by itself.
+    """
+    if plan is not context.static_plan or not 0 < x.nbytes <= (_ALONE if alone else _SMALL):
+        return False
+    if x.nbytes > _SMALL and x.nbytes * (len(plan.src) + len(plan.dst)) > _COPIED:
         return False
     if x.dtype not in _DTYPES or x.ndim > _DIMENSIONS or device != x.device or context.arriving:
         return False
@@ -116,11 +125,10 @@ class Posting:
 
     def close(self) -> None:
         """Send what has been posted."""
-        if not self.unsent:
-            return
-        with self.lock:
-            for burst in list(self.under_way):
-                burst.advance()
+        if self.under_way and self.unsent:
+            with self.lock:
+                for burst in list(self.under_way):
+                    burst.advance()
 
     def part(self) -> None:
         """Send what has been posted, and let each operation go on by itself: the plan changes."""

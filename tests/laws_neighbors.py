@@ -80,7 +80,7 @@ def law_ranks_that_set_other_schedules_are_told():
 def law_the_input_may_change_as_soon_as_the_result_is_there():
     ifog.set_topology("ring")
     r, w = ifog.rank(), dense(ifog.load_topology(), weighted=False)
-    for numel in (1, 3_000, 50_000):
+    for numel in (1, 3_000, 30_000, 50_000):
         x = torch.full((numel,), float(r), dtype=torch.float64)
         expected = torch.arange(ifog.size(), dtype=torch.float64)
         for _ in range(6):
@@ -91,6 +91,20 @@ def law_the_input_may_change_as_soon_as_the_result_is_there():
         total = ifog.allreduce(x, average=False)
         x.fill_(float("nan"))
         assert bool(((total - expected.sum()).abs() < 1e-9).all())
+
+
+def law_blocking_and_posted_averages_of_any_size_match():
+    ifog.set_topology("ring")
+    r, w = ifog.rank(), dense(ifog.load_topology(), weighted=False)
+    for nbytes in (4088, 4104, 16_384, 16_392, 65_536, 174_768, 262_136, 262_144, 262_152):
+        row = torch.arange(nbytes // 8, dtype=torch.float64)
+        for turn in range(3):
+            if r % 2 == turn % 2:
+                y = ifog.neighbor_allreduce(row + r)
+            else:
+                y = ifog.neighbor_allreduce_nonblocking(row + r).wait()
+            expected = row + float(w[r] @ torch.arange(ifog.size(), dtype=torch.float64))
+            assert bool(((y - expected).abs() < 1e-9).all())
 
 
 def law_payloads_that_cannot_be_lent_are_sent():

@@ -11,7 +11,7 @@ import pytest
 from ifog.errors import PeerFailedError
 from ifog.transport import loans
 from ifog.transport.loans import Loans, Pool
-from ifog.transport.mail import LOANS, SLOT_BYTES, Mail
+from ifog.transport.mail import LOANS, MOST_BYTES, SLOT_BYTES, Mail
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -46,7 +46,8 @@ def received(end, source, tag):
 
 def test_messages_arrive_in_order_and_byte_for_byte(ends):
     one, other = ends
-    texts = [b"", b"x", bytes(range(256)) * 4, b"y" * SLOT_BYTES]
+    texts = [b"", b"x", bytes(range(256)) * 4, b"y" * SLOT_BYTES, b"z" * (SLOT_BYTES + 1)]
+    texts += [b"small", bytes(range(256)) * 1024, b"x" * MOST_BYTES, b"last"]
     for text in texts:
         assert one.send(text, 5, tag=7).test()
     assert [received(other, 3, 7) for _ in texts] == texts
@@ -59,6 +60,30 @@ def test_tags_are_matched_whatever_the_order_of_the_receives(ends):
     assert received(other, 3, 2) == b"2"
     assert [received(other, 3, 1) for _ in range(2)] == [b"1", b"1"]
     assert not other.receive(3, 1).test()
+
+
+def test_large_messages_of_other_tags_are_kept_and_their_slots_are_free_again(ends):
+    one, other = ends
+    for turn in range(3):
+        texts = {tag: bytes([turn, tag]) * 50_000 for tag in range(4)}
+        assert all(one.send(text, 5, tag).test() for tag, text in texts.items())
+        assert [received(other, 3, tag) for tag in (3, 1, 0, 2)] == [texts[k] for k in (3, 1, 0, 2)]
+
+
+def test_large_messages_wait_for_room_and_hold_up_what_comes_after(ends):
+    one, other = ends
+    texts = [bytes([k]) * (100_000 if k % 3 else 10) for k in range(30)]
+    requests = [one.send(text, 5, tag=0) for text in texts]
+    assert not requests[-1].test()
+    got = []
+    for _ in texts:
+        letter = other.receive(3, 0)
+        while not letter.test():
+            for request in requests:
+                request.test()
+        got.append(bytes(letter.data))
+    assert got == texts
+    assert all(request.test() for request in requests)
 
 
 def test_both_directions_are_apart(ends):

@@ -2,8 +2,9 @@
 
 Each rank owns a box: a ring of slots for every sender, which only this sender fills and only the
 owner empties, so that no lock is needed, and a semaphore on which the owner sleeps. A message is a
-copy into a slot and one out of it. The box also holds the rank's ledger: a byte for every loan and
-reader, which the reader sets when it has read what was lent.
+copy into a slot and one out of it. A second ring has few slots for larger messages, of which the
+first one tells. The box also holds the rank's ledger: a byte for every loan and reader, which the
+reader sets when it has read what was lent.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from ifog.transport.envelopes import ENVELOPE, Borrow, GiveBack, Inbox
 from ifog.transport.files import AnonymousFile, mapped
 from ifog.transport.semaphores import SEMAPHORE_BYTES, Semaphore
 
-__all__ = ["LOANS", "SLOT_BYTES", "Mail", "fence"]
+__all__ = ["LOANS", "MOST_BYTES", "SLOT_BYTES", "Mail", "fence"]
 
-SLOT_BYTES = 4256  # of a message; also a header with its small payload
+SLOT_BYTES = 4256  # of a small message; also a header with its small payload
+MOST_BYTES = (1 << 18) + 512  # of a message; a multiple of a cache line
 LOANS = 256  # that a rank may have given out at a time
 _HEAD = struct.Struct("<II")  # bytes, tag
 _SLOT = 4288  # a multiple of a cache line
 _SLOTS = 32
+_LARGE_SLOTS = 4
 _LINE = 64
 
 # These processors show stores to others in the order of the program.
@@ -68,22 +71,32 @@ class _Box:
         start += 2 * lines
         self.ledger = memory[start : start + LOANS * count].reshape(LOANS, count)
         start += -(-LOANS * count // _LINE) * _LINE
-        self.rings = memory[start:].data
+        small = count * _SLOTS * _SLOT
+        self.rings = memory[start : start + small].data
+        self.large = memory[start + small :].data
 
     @staticmethod
     def nbytes(count: int) -> int:
         ledger = -(-LOANS * count // _LINE) * _LINE
-        return SEMAPHORE_BYTES + 2 * count * _LINE + ledger + count * _SLOTS * _SLOT
+        slots = _SLOTS * _SLOT + _LARGE_SLOTS * MOST_BYTES
+        return SEMAPHORE_BYTES + 2 * count * _LINE + ledger + count * slots
+
+
+def _large(place: int, number: int) -> int:
+    """Where in ``large`` the ``number``-th message of the sender with this place is."""
+    return (place * _LARGE_SLOTS + number % _LARGE_SLOTS) * MOST_BYTES
 
 
 class _Outbox:
-    """The ring that one rank fills: the place of ``sender`` in the box of another."""
+    """The rings that one rank fills: the place of ``sender`` in the box of another."""
 
     def __init__(self, box: _Box, sender: int) -> None:
         self._box = box
+        self._sender = sender
         self._counter = sender * _LINE // 8
         self._first = sender * _SLOTS * _SLOT
         self._written = 0
+        self._large = 0  # large messages among them
         self.bell = box.bell
         self.late: deque[tuple[bytes, int]] = deque()
 
@@ -93,8 +106,15 @@ class _Outbox:
         if written - box.read[self._counter] >= _SLOTS:
             return False
         start, size = self._first + written % _SLOTS * _SLOT, len(data)
+        if size <= SLOT_BYTES:
+            box.rings[start + 8 : start + 8 + size] = data
+        else:
+            if self._large - box.read[self._counter + 1] >= _LARGE_SLOTS:
+                return False
+            place = _large(self._sender, self._large)
+            box.large[place : place + size] = data
+            self._large += 1
         _HEAD.pack_into(box.rings, start, size, tag)
-        box.rings[start + 8 : start + 8 + size] = data
         fence()
         self._written = box.written[self._counter] = written + 1
         box.bell.post()
@@ -192,6 +212,7 @@ class Mail:
         self._own = own
         self._outboxes: dict[int, _Outbox] = {}
         self._read = dict.fromkeys(self.ranks, 0)
+        self._large = dict.fromkeys(self.ranks, 0)  # large messages among these
         others = [(r, place * _LINE // 8) for r, place in self.place.items() if r != rank]
         self._counters = tuple(others)
         open_, close = borrow or _nothing_lent, give_back or _nothing_lent
@@ -227,7 +248,7 @@ class Mail:
             self._file = None
 
     def send(self, data: Any, rank: int, tag: int) -> _Sent | _Late:
-        """Start sending a message of at most ``SLOT_BYTES``."""
+        """Start sending a message of at most ``MOST_BYTES``."""
         outbox = self._outboxes[rank]
         if not outbox.late and outbox.put(data, tag):
             return _SENT
@@ -264,7 +285,10 @@ class Mail:
         while read < written and found is None:
             start = (place * _SLOTS + read % _SLOTS) * _SLOT
             size, mark = _HEAD.unpack_from(own.rings, start)
-            data = bytearray(own.rings[start + 8 : start + 8 + size])
+            if size <= SLOT_BYTES:
+                data = bytearray(own.rings[start + 8 : start + 8 + size])
+            else:
+                data = self._copy(source, size)
             read += 1
             if mark == tag:
                 found = data
@@ -276,10 +300,22 @@ class Mail:
         self._read[source] = own.read[counter] = read
         return found
 
+    def _copy(self, source: int, size: int) -> bytearray:
+        """The next large message of ``source``, whose slot is free from then on."""
+        own, place, number = self._own, self.place[source], self._large[source]
+        start = _large(place, number)
+        data = bytearray(own.large[start : start + size])
+        fence()
+        self._large[source] = own.read[place * _LINE // 8 + 1] = number + 1
+        return data
+
     def fresh(self) -> bool:
         """Whether a message is here that nobody has looked at."""
         written, read = self._own.written, self._read
-        return any(written[counter] != read[rank] for rank, counter in self._counters)
+        for rank, counter in self._counters:  # noqa: SIM110 - any() takes twice the time
+            if written[counter] != read[rank]:
+                return True
+        return False
 
     def sleep(self, seconds: float) -> None:
         """Give up the processor until a message comes, a signal, or the time is over."""

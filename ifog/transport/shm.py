@@ -21,7 +21,7 @@ from ifog.transport.base import Bytes, Letter, Request
 from ifog.transport.envelopes import Inbox
 from ifog.transport.files import machine_name, refused
 from ifog.transport.loans import Loan, Loans, Pool
-from ifog.transport.mail import SLOT_BYTES, Mail
+from ifog.transport.mail import MOST_BYTES, Mail
 from ifog.transport.mpi import MPITransport, give_way
 
 __all__ = ["SharedTransport"]
@@ -148,7 +148,7 @@ class SharedTransport(MPITransport):
     def opens(self, ranks: Iterable[int]) -> int:
         """The most bytes that a message to any of them may have with envelopes; 0 if none may."""
         mail = self._mail
-        return SLOT_BYTES if mail is not None and mail.place.keys() >= set(ranks) else 0
+        return MOST_BYTES if mail is not None and mail.place.keys() >= set(ranks) else 0
 
     def inbox(self, source: int) -> Inbox:
         """What came from a rank that sends envelopes here."""
