@@ -27,8 +27,12 @@ def pack(events: Sequence[tuple[Any, ...]]) -> Columns:
         *events, strict=True
     )
     known: dict[Form, int] = {}
-    forms = zip(rank, op, name, nbytes, dst, src, weights, strict=True)
-    number = [known.setdefault(form, len(known)) for form in forms]
+    number: list[int] = []
+    last, place = None, 0
+    for form in zip(rank, op, name, nbytes, dst, src, weights, strict=True):
+        if form != last:  # a loop's are mostly equal, and to compare takes less time than to hash
+            last, place = form, known.setdefault(form, len(known))
+        number.append(place)
     whole = array(_WHOLE, [*number, *seq, *step, *late, *map(len, arrived)])
     real = array(_REAL, [*t0, *t1, *wait, *chain.from_iterable(arrived)])
     return tuple(known), whole.tobytes(), real.tobytes()

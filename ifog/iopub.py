@@ -39,11 +39,11 @@ from ifog.telemetry import (
 __all__ = ["MESSAGE", "Batch", "IOPubSink", "batch_of"]
 
 MESSAGE = "ifog_events"
-_PERIODS = (0.25, 2.0)  # seconds between two messages, early and late in a cell
+_PERIODS = (0.25, 4.0)  # seconds between two messages, early and late in a cell
 _LIVE_PERIOD = 0.05  # while a dashboard is open
 _LOOK = 0.25  # seconds between two looks at what the main thread waits for
 _IDLE = 1.0  # and, between cells, at whether an operation was called there
-_MANY = 4000  # events that do not wait for the period to end
+_MANY = 8000  # events that do not wait for the period to end
 _LIMIT = 16_000  # events in one message
 _KEPT = (CellStart, CellEnd, GraphEvent)
 _NEWS = (CellStart, CellEnd, WaitEvent)

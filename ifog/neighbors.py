@@ -138,11 +138,12 @@ def _begin(
         op=op,
         name=name,
     )
-    if not several and not there and fits(context, xs[0], plan, given.device, alone=waits):
-        start = begin if waits else post
+    checked = plan.dynamic and checked
+    alone = waits and not checked
+    if not several and not there and fits(context, xs[0], plan, given.device, alone=alone):
+        start = begin if alone else post
         handle: Handle[Any] = start(context, op, name, xs[0], plan)
         return handle
-    checked = plan.dynamic and checked
 
     def body(context: Context, tag: int) -> Operation[Outcome]:
         if there:

@@ -55,6 +55,11 @@ class Plan:
         return tuple(self.dst)
 
     @cached_property
+    def plain(self) -> bool:
+        """Whether no factor is put on what leaves."""
+        return all(factor == 1.0 for factor in self.dst.values())
+
+    @cached_property
     def shares(self) -> tuple[float, ...]:
         """The weights of a uniform round: the own one, then by source."""
         return (1.0 / (len(self.src) + 1),) * (len(self.src) + 1)

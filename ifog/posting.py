@@ -28,7 +28,9 @@ def fits(
 
     Or, if it is to be ``alone``, whether it may begin by itself.
     """
-    if plan is not context.static_plan or not 0 < x.nbytes <= (_ALONE if alone else _SMALL):
+    if not 0 < x.nbytes <= (_ALONE if alone else _SMALL):
+        return False
+    if plan is not context.static_plan and not (alone and plan.plain):
         return False
     if x.nbytes > _SMALL and x.nbytes * (len(plan.src) + len(plan.dst)) > _COPIED:
         return False

@@ -200,6 +200,24 @@ def law_dynamic_weights_multiply_at_both_ends():
     assert near(got, 0.5 * stack()[r] + 2.0 / 3 * stack()[source])
 
 
+def law_unchecked_rounds_multiply_at_both_ends_whatever_the_size():
+    r, n = ifog.rank(), ifog.size()
+    left, right = (r - 1) % n, (r + 1) % n
+    for numel in (1, 600, 5_000, 20_000, 40_000):
+        for own, theirs, factor in ((0.5, 0.5, 1.0), (0.25, 0.5, 1.0), (0.5, 0.75, 2.0 + r)):
+            edges = {"src_weights": {left: theirs}, "dst_weights": {right: factor}}
+            y = ifog.neighbor_allreduce(
+                torch.full((numel,), 1.0 + r, dtype=torch.float64),
+                self_weight=own,
+                **(edges if n > 1 else {"src_weights": {}, "dst_weights": {}}),
+                enable_topo_check=False,
+            )
+            sent = 1.0 if factor == 1.0 else 2.0 + left
+            expected = own * (1.0 + r) + (theirs * sent * (1.0 + left) if n > 1 else 0.0)
+            assert y.shape == (numel,)
+            assert bool(((y - expected).abs() < 1e-12).all())
+
+
 def law_dynamic_round_may_leave_ranks_alone():
     r, n = ifog.rank(), ifog.size()
     if n == 1:

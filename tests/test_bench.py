@@ -84,7 +84,8 @@ def test_columns_of_a_table_line_up():
 
 
 def case(operation, nbytes, degree, **times):
-    names = {"ours": OURS, "reused": REUSED, "adds": ADDS, "gloo": GLOO, "copy": COPY}
+    names = {"ours": OURS, "reused": REUSED, "unchecked": UNCHECKED, "adds": ADDS}
+    names |= {"gloo": GLOO, "copy": COPY}
     found = {names[name]: [value] * 3 for name, value in times.items()}
     return {"operation": operation, "bytes": nbytes, "degree": degree, "times": found}
 
@@ -126,8 +127,8 @@ def test_more_ranks_are_compared_by_their_share_of_a_core(monkeypatch):
     monkeypatch.setattr(ops, "most_ranks", lambda _: 8)
     small, large = 1 << 16, 16 * MB
     scaling = [
-        [case("one-peer", small, 1, ours=1.0), case("one-peer", large, 1, ours=1.0)],
-        [case("one-peer", small, 1, ours=4.0), case("one-peer", large, 1, ours=8.0)],
+        [case("one-peer", small, 1, unchecked=1.0), case("one-peer", large, 1, unchecked=1.0)],
+        [case("one-peer", small, 1, unchecked=4.0), case("one-peer", large, 1, unchecked=8.0)],
     ]
     first = [case("ring", 4, 2, ours=1.0, copy=1.0)]
     asked = given(monkeypatch, ops, [first, *scaling, *scaling])
