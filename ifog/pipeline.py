@@ -50,11 +50,11 @@ class Pipeline:
         self._due = due
         self._bucket_of = {place: b for b, each in enumerate(self.buckets) for place in each.places}
         self._clear()
-        me = ref(self)
+        me = ref(self)  # a parameter whose hook held the layout would never be let go of
 
         def arrived(place: int) -> None:
             pipeline = me()
-            if pipeline is not None and not layout.displaced:
+            if pipeline is not None and not pipeline._layout.displaced:
                 pipeline.arrived(place)
 
         self._hooks = [

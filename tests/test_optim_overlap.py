@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from laws_handovers import alike
@@ -86,6 +89,22 @@ def test_what_came_too_early_for_overlap_is_refused(order):
         run_ranks(1, lambda: work(False))
     with pytest.raises(ArgumentError, match="before a GradScaler"):
         run_ranks(1, lambda: work(True))
+
+
+@pytest.mark.parametrize("order", ["atc", "awc", "gradient"])
+def test_the_memory_of_parameters_is_free_when_model_and_optimizer_are_gone(order):
+    def work():
+        model, optimizer = trainer(order, overlap=True)
+        train(model, optimizer, range(2))
+        optimizer.finish()
+        kept = [weakref.ref(flat) for flat in optimizer._layout.flats]
+        assert all(flat() is not None for flat in kept)
+        del model, optimizer
+        ifog.barrier()  # nobody reads what came last any more
+        gc.collect()
+        assert all(flat() is None for flat in kept)
+
+    run_ranks(2, work)
 
 
 @pytest.mark.parametrize("order", ["atc", "awc", "gradient"])
