@@ -216,6 +216,22 @@ def test_memory_that_is_not_used_any_more_goes_back_when_other_sizes_are_needed(
     assert same.all()  # and now it is used again as it is
 
 
+def test_who_goes_through_many_sizes_has_room_for_each(monkeypatch):
+    pool = Pool(1)
+    monkeypatch.setattr(pool, "_limit", 40_000_000)
+    for megabytes in [*range(1, 30), *range(1, 30)]:  # 435 MB in all, one at a time
+        room = pool.room(megabytes * 1_000_000)
+        assert room is not None
+        room[:] = 1
+        assert resident(pool) < 40_000_000
+        del room
+    held = [pool.room(8_000_000) for _ in range(4)]
+    assert all(room is not None for room in held)
+    assert pool.room(8_000_000) is None  # what is in use counts
+    del held[0]
+    assert pool.room(7_000_000) is not None  # and what is free gives way
+
+
 def test_what_has_not_been_used_for_long_goes_back_and_what_is_used_stays(monkeypatch):
     time = 100.0
     monkeypatch.setattr(loans, "monotonic", lambda: time)

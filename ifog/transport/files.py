@@ -49,14 +49,20 @@ def mapped(descriptor: int, nbytes: int) -> Bytes:
     return np.frombuffer(mmap.mmap(descriptor, nbytes), np.uint8)
 
 
-def vacate(memory: Bytes, offset: int, nbytes: int) -> None:
-    """Give pages of ``mapped`` memory back to the system: they are zeros, and come when used."""
+def vacate(memory: Bytes, offset: int, nbytes: int) -> bool:
+    """Give pages of ``mapped`` memory back to the system: they are zeros, and come when used.
+
+    Returns:
+        Whether it could be done; else they stay.
+    """
     buffer: Any = memory.base
     while not isinstance(buffer, mmap.mmap):
         buffer = buffer.obj
     if hasattr(mmap, "MADV_REMOVE"):
         with contextlib.suppress(OSError):  # a file system that cannot keeps them
             buffer.madvise(mmap.MADV_REMOVE, offset, nbytes)
+            return True
+    return False
 
 
 def machine_name() -> str:

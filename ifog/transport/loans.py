@@ -35,7 +35,7 @@ _PAGE = 4096
 _LEAST = 1 << 26  # bytes of a segment; a page of it takes memory once it is written
 _LARGE = 1 << 20  # bytes of a block whose pages are worth giving back
 _IDLE = 2.0  # seconds after which a free large block counts as no longer used
-_SHARE = 8  # of the machine's memory that the blocks of all its ranks may take, as a fraction 1/8
+_SHARE = 8  # of the machine's memory that the blocks of all its ranks may hold, as a fraction 1/8
 
 
 class _Segment(NamedTuple):
@@ -56,6 +56,11 @@ class Block(NamedTuple):
         """All of it."""
         return self.segment.memory[self.offset : self.offset + self.nbytes]
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells it from others."""
+        return self.segment.start, self.offset
+
 
 def _rounded(nbytes: int) -> int:
     """The size of the block for so many bytes: one of four in each power of two."""
@@ -69,7 +74,9 @@ class Pool:
 
     The pages of large free blocks go back to the system when a block of a new size is needed, or
     when they have not been used for some seconds in which others were: what a program no longer
-    uses does not stay in memory beside what it uses now, and what it uses in turn does.
+    uses does not stay in memory beside what it uses now, and what it uses in turn does. The limit
+    is one of pages: addresses cost nothing, so who needs other sizes again and again has room for
+    each.
 
     Args:
         sharers: how many ranks of this machine have such a pool.
@@ -78,15 +85,16 @@ class Pool:
 
     def __init__(self, sharers: int, *, fixed: bool = False) -> None:
         self.fixed = fixed
-        self._limit = psutil.virtual_memory().total // (_SHARE * sharers)
-        self._total = 0
+        self._limit: int = psutil.virtual_memory().total // (_SHARE * sharers)
+        self._total = 0  # bytes of the segments
+        self._held = 0  # bytes of the blocks that have their pages, in use or free
         self._segments: list[_Segment] = []  # by address
         self._files: list[AnonymousFile] = []
         self._filled: tuple[_Segment, int] | None = None  # the newest and how much of it is used
         self._free: dict[int, list[Block]] = {}
         self._rooms: dict[tuple[int, int], weakref.ref[Any]] = {}
         self._left: deque[Block] = deque()
-        self._full: set[tuple[int, int]] = set()  # the blocks in use or free that have their pages
+        self._full: set[tuple[int, int]] = set()  # these blocks
         self._unused: set[tuple[int, int]] = set()  # those that were free and have not been taken
         self._aged = monotonic()
         self._lock = threading.Lock()  # a thread may move operations forward meanwhile
@@ -98,27 +106,36 @@ class Pool:
                 back = self._left.popleft()
                 self._free.setdefault(back.nbytes, []).append(back)
             size = _rounded(nbytes)
-            free = self._free.get(size)
+            free = self._free.setdefault(size, [])
+            if not (free and free[-1].key in self._full) and not self._affords(size, not free):
+                return None
             block = free.pop() if free else self._new(size)
+            if block is not None and block.key not in self._full:
+                self._full.add(block.key)
+                self._held += size
             if block is not None and size >= _LARGE:
-                self._full.add((block.segment.start, block.offset))
                 self._age(block)
             return block
 
+    def _affords(self, size: int, new: bool) -> bool:
+        """Whether there may be pages for one block more; a new one is no reason to keep others'."""
+        if new or self._held + size > self._limit:
+            self._empty(self._full)
+        return self._held + size <= self._limit
+
     def _age(self, taken: Block) -> None:
         """Empty what was free at the last look, some seconds ago, and ever since."""
-        self._unused.discard((taken.segment.start, taken.offset))
+        self._unused.discard(taken.key)
         if monotonic() - self._aged >= _IDLE:
             self._aged = monotonic()
             self._empty(self._unused)
             free = (block for blocks in self._free.values() for block in blocks)
-            self._unused = {(block.segment.start, block.offset) for block in free} & self._full
+            self._unused = {block.key for block in free} & self._full
 
     def _new(self, size: int) -> Block | None:
-        self._empty(self._full)
         segment, used = self._filled or (None, 0)
         if segment is None or used + size > segment.memory.size:
-            if self._total + size > self._limit:
+            if self.fixed and self._total + size > self._limit:  # these may be pinned as a whole
                 return None
             segment, used = self._grow(size), 0
         self._filled = segment, used + size
@@ -128,17 +145,19 @@ class Pool:
         if self.fixed:
             return
         for block in (block for blocks in self._free.values() for block in blocks):
-            key = block.segment.start, block.offset
-            if key in chosen and key in self._full:
-                self._full.discard(key)
-                vacate(block.segment.memory, block.offset, block.nbytes)
+            if block.nbytes < _LARGE or block.key not in chosen or block.key not in self._full:
+                continue
+            if vacate(block.segment.memory, block.offset, block.nbytes):
+                self._full.discard(block.key)
+                self._held -= block.nbytes
 
     def give(self, block: Block) -> None:
         """Take a block back; safe in any thread."""
         self._left.append(block)
 
     def _grow(self, size: int) -> _Segment:
-        nbytes = min(max(size, _LEAST, self._total), max(size, self._limit - self._total))
+        most = self._limit - self._total if self.fixed else self._limit
+        nbytes = min(max(size, _LEAST, self._total), max(size, most))
         file = AnonymousFile(nbytes)
         memory = mapped(file.descriptor, nbytes)
         segment = _Segment(memory.ctypes.data, file.descriptor, memory)
@@ -153,12 +172,11 @@ class Pool:
         if block is None:
             return None
         room = block.memory[:nbytes]
-        key = block.segment.start, block.offset
-        self._rooms[key] = weakref.ref(room, lambda _: self._leave(key, block))
+        self._rooms[block.key] = weakref.ref(room, lambda _: self._leave(block))
         return room
 
-    def _leave(self, key: tuple[int, int], block: Block) -> None:
-        self._rooms.pop(key, None)
+    def _leave(self, block: Block) -> None:
+        self._rooms.pop(block.key, None)
         self.give(block)
 
     def find(self, data: Bytes) -> tuple[int, int] | None:
