@@ -159,10 +159,8 @@ class _Incoming:
             like = torch.frombuffer(head, dtype=dtype, count=count, offset=start)
             if ndim != 1:
                 like = like.view(shape)
-        elif nbytes > _ROOMY:  # memory that is used again need not be faulted in each time
-            like = room(self._transport, shape, dtype)
         else:
-            like = torch.empty(shape, dtype=dtype, device="cpu")
+            like = _fresh(self._transport, nbytes, dtype, shape)
         self.parcel = Parcel(like, None, weight, root, self.arrived_at, note)
         if inside or flags & LENT or nbytes <= INLINE - len(note):
             return True
@@ -176,10 +174,19 @@ class _Incoming:
         if self._borrow:
             self.token = token
             return torch.from_numpy(data).view(dtype).view(shape)
-        like = torch.empty(shape, dtype=dtype, device="cpu")
+        like = _fresh(self._transport, nbytes, dtype, shape)
         np.copyto(wire(like), data)
         self._transport.give_back(self.source, token)
         return like
+
+
+def _fresh(
+    transport: Transport, nbytes: int, dtype: torch.dtype, shape: Sequence[int]
+) -> torch.Tensor:
+    """A tensor for what comes; not filled."""
+    if nbytes > _ROOMY:  # memory that is used again need not be faulted in each time
+        return room(transport, shape, dtype)
+    return torch.empty(tuple(shape), dtype=dtype, device="cpu")
 
 
 def _lend(transport: Transport, outgoing: Mapping[int, Parcel]) -> dict[int, Loan | None]:

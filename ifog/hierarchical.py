@@ -16,7 +16,7 @@ from ifog.combining import combine
 from ifog.context import Context, current
 from ifog.edges import compare
 from ifog.errors import MismatchError, ParticipationError, TopologyMismatchError
-from ifog.exchange import Arrivals, Parcel, exchange, same, wire
+from ifog.exchange import Arrivals, Parcel, exchange, returned, room_for, same, wire
 from ifog.handle import Handle, Operation
 from ifog.kernels import mean
 from ifog.neighbors import floating, watched
@@ -139,8 +139,11 @@ class _Call(NamedTuple):
     mates: tuple[int, ...]
     checked: bool
 
-    def send(self, outgoing: Mapping[int, Parcel], sources: Sequence[int]) -> Operation[Arrivals]:
-        return exchange(self.context.transport, self.tag, outgoing, sources)
+    def send(
+        self, outgoing: Mapping[int, Parcel], sources: Sequence[int], *, borrow: bool = False
+    ) -> Operation[Arrivals]:
+        transport = self.context.transport
+        return exchange(transport, self.tag, outgoing, sources, borrow=borrow, in_turn=True)
 
     def claim(self) -> int:
         """A number that says which weights this rank passed."""
@@ -158,7 +161,7 @@ def _follow(call: _Call) -> Operation[Outcome]:
 
 
 def _lead(call: _Call) -> Operation[Outcome]:
-    gathered = yield from call.send({}, call.mates[1:])
+    gathered = yield from call.send({}, call.mates[1:], borrow=True)
     try:
         outcome = yield from _between(call, gathered)
     except (MismatchError, TopologyMismatchError) as error:
@@ -176,40 +179,52 @@ def _lead(call: _Call) -> Operation[Outcome]:
 def _between(call: _Call, gathered: Arrivals) -> Operation[Outcome]:
     """What the leaders do: compare plans where asked, then exchange the machines' means."""
     context, op, plan = call.context, call.op, call.plan
-    if call.checked:
-        yield from compare(
-            context, call.tag, op, src=plan.src, dst=plan.dst, places=call.leaders, node="machine"
-        )
+    transport, at = context.transport, call.leaders
     try:
-        own = _mean_of_machine(call, gathered)
-        payload = wire(own)
-        outgoing = {m: Parcel(own, payload, factor) for m, factor in plan.dst.items()}
-        failure = None
-    except MismatchError as error:
-        outgoing, failure = dict.fromkeys(plan.dst, _refusal(error)), error
-    at = call.leaders
-    sources = [at[m] for m in plan.src]
-    arrivals = yield from call.send({at[m]: parcel for m, parcel in outgoing.items()}, sources)
-    if failure is not None:
-        raise failure
-    _raise_refusals(arrivals)
-    same(op, context.rank, Parcel(own), arrivals.parcels)
-    by_machine = {m: arrivals.parcels[at[m]] for m in plan.src}
-    result, _ = combine(own, plan, by_machine, torch.empty_like(own))
+        if call.checked:
+            yield from compare(
+                context, call.tag, op, src=plan.src, dst=plan.dst, places=at, node="machine"
+            )
+        own, failure = _mean_of_machine(call, gathered)
+    finally:
+        gathered.give_back(transport)
+    payload, sources = wire(own), [at[m] for m in plan.src]
+    outgoing = {
+        at[m]: _refusal(failure) if failure else Parcel(own, payload, factor)
+        for m, factor in plan.dst.items()
+    }
+    arrivals = yield from call.send(outgoing, sources, borrow=True)
+    try:
+        if failure is not None:
+            raise failure
+        _raise_refusals(arrivals)
+        same(op, context.rank, Parcel(own), arrivals.parcels)
+        by_machine = {m: arrivals.parcels[at[m]] for m in plan.src}
+        result, _ = combine(own, plan, by_machine, room_for(transport, own))
+    finally:
+        arrivals.give_back(transport)
+    yield from returned(transport, arrivals)
     nbytes = payload.size * len(outgoing)
-    return Outcome(result, arrivals, nbytes, tuple(at[m] for m in plan.dst), tuple(sources))
+    return Outcome(result, arrivals, nbytes, tuple(outgoing), tuple(sources))
 
 
-def _mean_of_machine(call: _Call, gathered: Arrivals) -> torch.Tensor:
+def _mean_of_machine(call: _Call, gathered: Arrivals) -> tuple[torch.Tensor, MismatchError | None]:
+    """The mean, or any tensor and why there is none."""
     rank, claim = call.context.rank, call.claim()
     for source, parcel in sorted(gathered.parcels.items()):
         if parcel.root != claim:
-            raise MismatchError(
+            return call.x, MismatchError(
                 f"{call.op}: ranks {rank} and {source} are on one machine, but passed different "
                 "weights; pass the same on every rank of a machine"
             )
-    same(call.op, rank, Parcel(call.x, root=claim), gathered.parcels)
-    return mean(call.x, [gathered.parcels[mate].like for mate in call.mates[1:]])
+    try:
+        same(call.op, rank, Parcel(call.x, root=claim), gathered.parcels)
+    except MismatchError as error:
+        return call.x, error
+    others = [gathered.parcels[mate].like for mate in call.mates[1:]]
+    if not others:
+        return call.x, None
+    return mean(call.x, others, room_for(call.context.transport, call.x)), None
 
 
 def _refusal(error: MismatchError | TopologyMismatchError) -> Parcel:
