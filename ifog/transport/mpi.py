@@ -29,7 +29,7 @@ from ifog.transport.files import refused
 from ifog.transport.meeting import Meeting
 from ifog.transport.memory import MachineMemory, MachineRegion
 
-__all__ = ["MPITransport", "give_way"]
+__all__ = ["MPITransport", "give_way", "pause"]
 
 _SPINS = 5
 _YIELDS = 55
@@ -38,7 +38,16 @@ _CAUSE_BYTES = 2048
 _CAUSE_WAIT = 0.5  # seconds a rank looks for the reason after its communicator was revoked
 _LOOK_EVERY = 64  # idle sleeps between two looks for an abort message
 T = TypeVar("T", bound="MPITransport")
+_PAUSES = [min(50e-6 * 1.08**sleep, 1e-3) for sleep in range(40)]  # seconds; the last is longest
 give_way = getattr(os, "sched_yield", lambda: time.sleep(0))
+
+
+def pause(sleeps: int) -> float:
+    """Seconds to sleep after so many sleeps: a tenth of what was slept already, or a millisecond.
+
+    Each look costs processor time that other ranks of the machine may need.
+    """
+    return _PAUSES[min(sleeps, len(_PAUSES) - 1)]
 
 
 def _machines(world: MPI.Intracomm) -> tuple[int, ...]:
@@ -221,7 +230,7 @@ class MPITransport:
         if polls <= _YIELDS:
             give_way()
             return
-        time.sleep(min(50e-6 * (1 + (polls - _YIELDS) // 20), 1e-3))
+        time.sleep(pause(polls - _YIELDS - 1))
         if polls % _LOOK_EVERY == 0 and self._meeting is None and self._heard() is not None:
             self.check()
 

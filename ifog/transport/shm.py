@@ -22,7 +22,7 @@ from ifog.transport.envelopes import Inbox
 from ifog.transport.files import machine_name, refused
 from ifog.transport.loans import Loan, Loans, Pool
 from ifog.transport.mail import MOST_BYTES, Mail
-from ifog.transport.mpi import MPITransport, give_way
+from ifog.transport.mpi import MPITransport, give_way, pause
 
 __all__ = ["SharedTransport"]
 
@@ -133,7 +133,7 @@ class SharedTransport(MPITransport):
         if mail is None or self.pending:
             super().idle(polls)
         elif polls > _ROUNDS:
-            mail.sleep(min(50e-6 * (1 + (polls - _ROUNDS) // 20), 1e-3))
+            mail.sleep(pause(polls - _ROUNDS - 1))
         else:
             # A look at the counters costs a fraction of one at the operations under way.
             for _ in range(_YIELDS):
