@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import psutil
 
 from ifog.bench.jobs import require_room
-from ifog.bench.ratios import Ratio, medians, ratio, table
+from ifog.bench.ratios import Compared, compared, table
 from ifog.errors import ClusterError
 from ifog.mpiexec import cores
 from ifog.numbers import counted
@@ -36,13 +36,10 @@ _GRACE = 15.0
 _WARMING = 3
 
 
-class Cells(TypedDict):
-    """Empty cells on so many ranks: medians in microseconds, and times over that of ``%%bf``."""
+class Cells(Compared):
+    """Empty cells on so many ranks, beside ``%%bf``."""
 
     ranks: int
-    rounds: int
-    us: dict[str, float]
-    ratio: dict[str, Ratio]
 
 
 class CellReport(NamedTuple):
@@ -96,8 +93,7 @@ def _contest(kernel: _Kernel, ranks: int, rounds: int) -> Cells:
         for name in names[:: 1 if number % 2 else -1]:
             times[name].append(kernel.run(_CELLS[name]))
     times = {name: found[_WARMING:] for name, found in times.items()}
-    shares = {name: ratio(found, times[BF]) for name, found in times.items()}
-    return Cells(ranks=ranks, rounds=rounds, us=medians(times), ratio=shares)
+    return {"ranks": ranks, **compared(times, BF)}
 
 
 class _Kernel:

@@ -7,11 +7,11 @@ floor is one copy down into pinned memory and one up for each neighbour, and not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from ifog.bench.contestants import BY_HAND, COPIES, OURS
 from ifog.bench.jobs import measure, require_room
-from ifog.bench.ratios import Ratio, label, medians, ratio, table
+from ifog.bench.ratios import Compared, compared, label, table
 from ifog.errors import ArgumentError
 from ifog.numbers import counted
 
@@ -23,16 +23,10 @@ _PROGRAM = ("-m", "ifog.bench.device_rounds")
 _TENSORS = 8  # of the largest size that a rank holds in host memory at once
 
 
-class Sized(TypedDict):
-    """Tensors of one size.
-
-    ``us`` has each contestant's median in microseconds, ``ratio`` its time over that of ifog.
-    """
+class Sized(Compared):
+    """Tensors of one size, beside ifog."""
 
     bytes: int
-    rounds: int
-    us: dict[str, float]
-    ratio: dict[str, Ratio]
 
 
 class DeviceReport(NamedTuple):
@@ -96,9 +90,4 @@ def run(
 
 def _sized(found: Mapping[str, Any]) -> Sized:
     times = {name: found["times"][name] for name in (OURS, BY_HAND, COPIES)}
-    return Sized(
-        bytes=found["bytes"],
-        rounds=len(times[OURS]),
-        us=medians(times),
-        ratio={name: ratio(taken, times[OURS]) for name, taken in times.items()},
-    )
+    return {"bytes": found["bytes"], **compared(times, OURS)}

@@ -7,11 +7,11 @@ beside one flat tensor of the same bytes, which shows what is left to gain.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from ifog.bench.contestants import COPY, LIST, OURS, POSTED
 from ifog.bench.jobs import measure, require_room
-from ifog.bench.ratios import Ratio, TargetRow, medians, ratio, table, target, target_lines
+from ifog.bench.ratios import Compared, TargetRow, compared, ratio, table, target, target_lines
 from ifog.mpiexec import cores
 from ifog.numbers import counted, size
 
@@ -24,19 +24,12 @@ _FLOOR = "floor, tensors published"
 _COPIES = 16  # of all tensors that a rank holds at once
 
 
-class Listed(TypedDict):
-    """One list of tensors.
-
-    ``us`` has each contestant's median in microseconds for the whole list, ``ratio`` its time over
-    that of ifog one by one.
-    """
+class Listed(Compared):
+    """One list of tensors, beside ifog one by one; times are those of the whole list."""
 
     title: str
     tensors: int
     bytes: int
-    rounds: int
-    us: dict[str, float]
-    ratio: dict[str, Ratio]
 
 
 class FusionReport(NamedTuple):
@@ -126,15 +119,12 @@ def resnet50() -> list[int]:
 
 
 def _listed(found: Mapping[str, Any]) -> Listed:
-    times = found["times"]
-    return Listed(
-        title=found["title"],
-        tensors=found["tensors"],
-        bytes=found["bytes"],
-        rounds=len(times[OURS]),
-        us=medians(times),
-        ratio={name: ratio(taken, times[OURS]) for name, taken in times.items()},
-    )
+    return {
+        "title": found["title"],
+        "tensors": found["tensors"],
+        "bytes": found["bytes"],
+        **compared(found["times"], OURS),
+    }
 
 
 def _targets(found: Sequence[Mapping[str, Any]]) -> Iterator[TargetRow]:

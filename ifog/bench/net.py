@@ -8,11 +8,20 @@ over one link, one way, at the link's rate.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from ifog.bench.jobs import measure, require_room
 from ifog.bench.namespaces import EmulatedHosts
-from ifog.bench.ratios import Ratio, TargetRow, label, medians, ratio, table, target, target_lines
+from ifog.bench.ratios import (
+    Compared,
+    TargetRow,
+    compared,
+    label,
+    ratio,
+    table,
+    target,
+    target_lines,
+)
 from ifog.errors import ArgumentError
 from ifog.mpiexec import cores
 
@@ -30,18 +39,14 @@ _SECONDS = 570.0
 _AIM = (100 << 20, 4, 1000.0)  # bytes, hosts and Mbit/s of the target
 
 
-class Transfer(TypedDict):
-    """All contestants at one size.
+class Transfer(Compared):
+    """All contestants at one size, beside ifog's one-peer average.
 
-    ``us`` has each one's median in microseconds, ``floor`` what its bytes take at the link's rate,
-    and ``ratio`` its time over that of ifog's one-peer average, round by round.
+    ``floor`` is what each one's bytes take at the link's rate.
     """
 
     bytes: int
-    rounds: int
-    us: dict[str, float]
     floor: dict[str, float]
-    ratio: dict[str, Ratio]
 
 
 class NetReport(NamedTuple):
@@ -119,18 +124,9 @@ def _floors(nbytes: int, hosts: int, mbit: float) -> dict[str, float]:
 
 
 def _transfer(found: Mapping[str, Any], hosts: int, mbit: float) -> Transfer:
-    times = found["times"]
-    return Transfer(
-        bytes=found["bytes"],
-        rounds=len(times[ONE_PEER]),
-        us=medians(times),
-        floor={
-            name: floor
-            for name, floor in _floors(found["bytes"], hosts, mbit).items()
-            if name in times
-        },
-        ratio={name: ratio(taken, times[ONE_PEER]) for name, taken in times.items()},
-    )
+    nbytes, times = found["bytes"], found["times"]
+    floor = {name: us for name, us in _floors(nbytes, hosts, mbit).items() if name in times}
+    return {"bytes": nbytes, "floor": floor, **compared(times, ONE_PEER)}
 
 
 def _targets(found: Sequence[Mapping[str, Any]], hosts: int, mbit: float) -> Iterator[TargetRow]:

@@ -13,8 +13,10 @@ from typing import Literal, TypedDict
 from ifog.numbers import SPACE
 
 __all__ = [
+    "Compared",
     "Ratio",
     "TargetRow",
+    "compared",
     "label",
     "medians",
     "quartiles",
@@ -34,6 +36,14 @@ class Ratio(TypedDict):
     median: float
     low: float
     high: float
+
+
+class Compared(TypedDict):
+    """Contestants: medians in microseconds, and times over those of one, round by round."""
+
+    rounds: int
+    us: dict[str, float]
+    ratio: dict[str, Ratio]
 
 
 class TargetRow(TypedDict):
@@ -62,6 +72,12 @@ def quartiles(found: Sequence[float]) -> Ratio:
 def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """{contestant: microseconds} of {contestant: seconds of each round}."""
     return {name: statistics.median(found) * 1e6 for name, found in times.items()}
+
+
+def compared(times: Mapping[str, Sequence[float]], base: str) -> Compared:
+    """Contestants' seconds of each round beside those of ``base``."""
+    ratios = {name: ratio(taken, times[base]) for name, taken in times.items()}
+    return Compared(rounds=len(times[base]), us=medians(times), ratio=ratios)
 
 
 def target(
