@@ -49,6 +49,9 @@ def mean(
         received: tensors of the same shape and dtype, ascending by source.
         out: contiguous, where the result goes; a new tensor by default.
     """
+    if len(received) == 1 and own.dtype is torch.bfloat16:
+        # One sum is rounded once, and halving is exact, where the range is that of float32.
+        return _by_pieces([*received, own], _average, out, own.dtype)
     return summed([*received, own], out, average=True)
 
 
@@ -119,12 +122,13 @@ def _by_pieces(
     terms: Sequence[torch.Tensor],
     sum_up: Callable[[Pieces, torch.Tensor], None],
     out: torch.Tensor | None,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """``sum_up(terms, out)``, in pieces that fit into a cache, in the dtype of accumulation."""
+    """``sum_up(terms, out)``, in pieces that fit into a cache, by default in the dtype of sums."""
     own, result = terms[-1], out
     if result is None:
         result = torch.empty_like(own, memory_format=torch.contiguous_format)
-    dtype = accumulation_dtype(own.dtype)
+    dtype = dtype or accumulation_dtype(own.dtype)
     # The memory of a device has no such caches, and each start of a sum there takes its time.
     step = _PIECE // own.element_size() if own.is_cpu else max(1, own.numel())
     if own.numel() <= step and dtype == own.dtype:
