@@ -16,10 +16,11 @@ from ifog.bench.contestants import ADDS, COPY, GLOO, OURS, REUSED, UNCHECKED
 from ifog.bench.jobs import measure, most_ranks, require_room
 from ifog.bench.ratios import (
     Aim,
+    Compared,
     Ratio,
     TargetRow,
+    compared,
     label,
-    medians,
     ratio,
     table,
     target,
@@ -61,19 +62,12 @@ _TARGETS: tuple[tuple[str, int, str, str, Aim, float], ...] = (
 )
 
 
-class Case(TypedDict):
-    """One operation at one size.
-
-    ``us`` has each contestant's median in microseconds, floors included; ``ratio`` its time over
-    that of ifog, round by round.
-    """
+class Case(Compared):
+    """One operation at one size, floors included, beside ifog."""
 
     operation: str
     bytes: int
     degree: int
-    rounds: int
-    us: dict[str, float]
-    ratio: dict[str, Ratio]
 
 
 class Scale(TypedDict):
@@ -168,15 +162,12 @@ def _floors(case: Mapping[str, Any], ranks: int) -> dict[str, list[float]]:
 
 
 def _case(found: Mapping[str, Any]) -> Case:
-    times = found["times"]
-    return Case(
-        operation=found["operation"],
-        bytes=found["bytes"],
-        degree=found["degree"],
-        rounds=len(times[OURS]),
-        us=medians(times),
-        ratio={name: ratio(taken, times[OURS]) for name, taken in times.items()},
-    )
+    return {
+        "operation": found["operation"],
+        "bytes": found["bytes"],
+        "degree": found["degree"],
+        **compared(found["times"], OURS),
+    }
 
 
 def _targets(found: Sequence[Mapping[str, Any]]) -> Iterator[TargetRow]:
