@@ -2,6 +2,7 @@
 
 import { Layer, count, duration, html, stateOf, svgRoot, write } from "./draw.js";
 import { announce, scopeOf, select } from "./keys.js";
+import { soon } from "./pace.js";
 import { carry } from "./porter.js";
 import { scrubber } from "./scrubber.js";
 import { addTips } from "./tips.js";
@@ -80,6 +81,7 @@ function render({ model, el }) {
   const layer = new Layer(strip);
   let news = performance.now();
   let scope = null;
+  let asked = false;
 
   // In a replay the scrubber stands for the rule under the bar; keys work on the whole page.
   function drawPlayer() {
@@ -99,6 +101,7 @@ function render({ model, el }) {
   }
 
   function draw() {
+    asked = false;
     const state = stateOf(model);
     const n = state.n ?? 0;
     const fresh = state.cell === null || state.cell === undefined;
@@ -136,7 +139,9 @@ function render({ model, el }) {
 
   const onState = () => {
     news = performance.now();
-    requestAnimationFrame(draw);
+    if (asked) return;
+    asked = true;
+    soon(draw);
   };
   const onClick = (event) => {
     const rank = event.target.closest?.("[data-rank]")?.dataset.rank;

@@ -3,10 +3,10 @@
 import { Layer, html, mark, stateOf, svgRoot, write } from "./draw.js";
 import { addGrip } from "./grip.js";
 import { scopeOf, steer } from "./keys.js";
+import { soon } from "./pace.js";
 import { showEmpty, showFault, showTable } from "./states.js";
 import { addTips } from "./tips.js";
 
-const REDRAW = 45; // milliseconds between two redraws, four a second with reduced motion
 const SPEAK = 5000;
 const BIG = 1.5; // how much larger a presented panel is drawn
 
@@ -121,8 +121,7 @@ export function mount(model, el, view) {
   frame.ask = () => {
     if (asked) return;
     asked = true;
-    const rest = drawn + (still.matches ? 250 : REDRAW) - performance.now();
-    if (rest > 4) setTimeout(() => requestAnimationFrame(draw), rest);
+    if (drawn) soon(draw, still.matches);
     else requestAnimationFrame(draw);
   };
 
