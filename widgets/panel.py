@@ -137,6 +137,8 @@ class Panel(anywidget.AnyWidget):
                     return
                 self._anew = False
                 state = self._view(now() if _tape(source) is None else self._time)
+                if self._live is not None:
+                    state = state | {"past": True}  # what a paused page has asked for
             except Exception as error:
                 self._fail(error)
             else:

@@ -2,7 +2,7 @@
 
 import { Layer, count, duration, html, stateOf, svgRoot, write } from "./draw.js";
 import { announce, scopeOf, select } from "./keys.js";
-import { soon } from "./pace.js";
+import { heldBy, soon } from "./pace.js";
 import { carry } from "./porter.js";
 import { scrubber } from "./scrubber.js";
 import { addTips } from "./tips.js";
@@ -82,6 +82,7 @@ function render({ model, el }) {
   let news = performance.now();
   let scope = null;
   let asked = false;
+  let shown = null; // the state on the screen, which stays while the page is paused
 
   // In a replay the scrubber stands for the rule under the bar; keys work on the whole page.
   function drawPlayer() {
@@ -102,7 +103,7 @@ function render({ model, el }) {
 
   function draw() {
     asked = false;
-    const state = stateOf(model);
+    const state = (shown = heldBy(scopeOf(root).dataset, shown, stateOf(model)));
     const n = state.n ?? 0;
     const fresh = state.cell === null || state.cell === undefined;
     const early = fresh && !model.get("replay")?.ticks;
@@ -153,7 +154,7 @@ function render({ model, el }) {
     if (detail.scope !== scopeOf(root)) return;
     if (detail.what === "select") model.set("selected", detail.chosen);
     if (detail.what === "pause") {
-      const { cell, round } = stateOf(model);
+      const { cell, round } = shown ?? {};
       Object.assign(scopeOf(root).dataset, { cell: cell ?? 0, round: round ?? 0 });
     }
     draw();

@@ -3,7 +3,7 @@
 import { Layer, html, mark, stateOf, svgRoot, write } from "./draw.js";
 import { addGrip } from "./grip.js";
 import { scopeOf, steer } from "./keys.js";
-import { soon } from "./pace.js";
+import { heldBy, soon } from "./pace.js";
 import { showEmpty, showFault, showTable } from "./states.js";
 import { addTips } from "./tips.js";
 
@@ -90,8 +90,7 @@ export function mount(model, el, view) {
     if (!root.isConnected || !visible || document.hidden) return;
     drawn = performance.now();
     const page = scopeOf(root).dataset;
-    if (!shown || !page.paused || page.stepped) shown = stateOf(model);
-    const state = shown;
+    const state = (shown = heldBy(page, shown, stateOf(model)));
     frame.scale = root.classList.contains("ifog-shown") ? BIG : 1;
     room ??= body.clientWidth;
     frame.width = room / frame.scale;
