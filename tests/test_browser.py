@@ -325,6 +325,7 @@ def test_below_620_pixels_panels_stand_below_each_other_and_no_text_on_another(p
     for width in (800, 700):
         played.page.set_viewport_size({"width": width, "height": 3600})
         played.wait("the page to be narrow", NARROW)
+        played.wait("it to be drawn anew", f"() => !({BEYOND})().length", timeout=10)
         played.wait("no text to lie on another", f"() => !({OVERLAPS})().length", timeout=10)
         assert played.page.evaluate(OVERLAPS) == []
         assert len(set(played.page.evaluate(LEFT_EDGES))) == 1
