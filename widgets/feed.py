@@ -25,7 +25,7 @@ _PERIOD = 0.045  # seconds between two looks at the source
 _BREATH = 0.005  # seconds that are always left to other threads
 _SLOW = 0.25  # with many ranks
 _MANY = 32
-_REST = 40  # times as long as it worked a panel rests, so that none takes much of a core
+_REST = 60  # times as long as it worked a panel rests, so that none takes much of a core
 _LONGEST = 2.0  # seconds it may rest
 _REFRESH = 0.5  # seconds after which clocks and rates move on without news
 
