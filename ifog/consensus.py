@@ -8,18 +8,19 @@ watches something starts a new run.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ifog.folds import Gather, Ranks, is_mixing
+from ifog.batches import belonging
+from ifog.folds import Ranks, thinned
 from ifog.glances import Glance, Watched
 from ifog.numbers import number, percent
-from ifog.ranks import belongs
-from ifog.spectrum import POINTS, Prediction, contraction_rate, is_closed, strays
+from ifog.rows import Plan, Rows
+from ifog.spectrum import POINTS, Prediction, contraction_rate, strays
 from ifog.telemetry import CellStart, Event, OpEvent, WatchEvent
 
 __all__ = ["Consensus", "Curve", "fold_consensus", "view_consensus"]
@@ -29,6 +30,9 @@ _MAIN, _THIN = 400, 160  # points sent of the first curve, and of any other or a
 _NOTHING = 1e-290
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _LINES = 16  # ranks drawn one by one; beyond, a band and the median
+
+
+Logs = tuple[float | None, float | None, tuple[float | None, ...]]  # error, drift, each rank's
 
 
 def _size(samples: np.ndarray) -> float:
@@ -51,6 +55,7 @@ class Curve:
     errors: list[float] = field(default_factory=list)
     distances: list[np.ndarray] = field(default_factory=list)
     drifts: list[float] = field(default_factory=list)
+    logs: list[Logs] = field(default_factory=list)
     last: np.ndarray | None = None
 
     def add(self, offset: int, glance: Glance) -> None:
@@ -64,10 +69,11 @@ class Curve:
         self.errors.append(error)
         self.distances.append(glance.distances)
         self.drifts.append(drift)
+        self.logs.append((_log(error), _log(drift), tuple(map(_log, glance.distances.tolist()))))
         self.last = glance.samples
         if len(self.rounds) > POINTS:
             columns: tuple[list[Any], ...]
-            columns = (self.rounds, self.errors, self.distances, self.drifts)
+            columns = (self.rounds, self.errors, self.distances, self.drifts, self.logs)
             for values in columns:
                 del values[1:-1:2]
 
@@ -88,7 +94,7 @@ class Consensus:
 
     ranks: Ranks = field(default_factory=Ranks)
     watched: Watched = field(default_factory=Watched)
-    gather: Gather[OpEvent] = field(default_factory=Gather)
+    rows: Rows = field(default_factory=Rows)
     curves: dict[str, Curve] = field(default_factory=dict)
     members: tuple[int, ...] = ()
     mixed: dict[int, Any] = field(default_factory=dict)  # the plans of the last rounds
@@ -104,13 +110,15 @@ class Consensus:
 
 def fold_consensus(state: Consensus, events: Iterable[Event]) -> Consensus:
     """Follow watched tensors and the matrices that mixed them."""
-    for event in events:
-        seq = state.ranks.seq
-        if not belongs(state.ranks, event):
-            continue
-        if isinstance(event, CellStart):
+    seq = state.ranks.seq
+    for event in belonging(state.ranks, events):
+        if type(event) is list:
+            for op, plan in state.rows.join(event, state.ranks.members):
+                _mix(state, op, plan)
+        elif isinstance(event, CellStart):
             if state.ranks.seq != seq:
-                state.gather.clear()
+                seq = state.ranks.seq
+                state.rows.clear()
                 state.watched.clear()
                 state.early.clear()
                 state.mixed.clear()
@@ -120,19 +128,10 @@ def fold_consensus(state: Consensus, events: Iterable[Event]) -> Consensus:
             glance = state.watched.put(event, state.ranks.members)
             if glance is not None:
                 _glance(state, glance)
-        elif isinstance(event, OpEvent) and is_mixing(event.op) and event.weights:
-            _mix(state, event)
     return state
 
 
-def _mix(state: Consensus, event: OpEvent) -> None:
-    members = state.ranks.members
-    ops = state.gather.put((event.op, event.name), event.step, event.rank, event, len(members))
-    if ops is None:
-        return
-    plan = tuple((ops[rank].src, ops[rank].weights) for rank in members)
-    if not is_closed(plan, members):
-        return
+def _mix(state: Consensus, event: OpEvent, plan: Plan) -> None:
     if event.name == state.watched.first or len(state.predictions) == 1:
         state.mixed[event.step] = plan
         _compare(state, event.step)
@@ -143,7 +142,9 @@ def _mix(state: Consensus, event: OpEvent) -> None:
 
 
 def _follow(state: Consensus, name: str, step: int, plan: Any) -> None:
-    prediction = state.predictions.setdefault(name, Prediction())
+    prediction = state.predictions.get(name)
+    if prediction is None:
+        prediction = state.predictions[name] = Prediction()
     prediction.follow(state.offset + step, plan, state.ranks.members)
 
 
@@ -164,7 +165,7 @@ def _compare(state: Consensus, step: int) -> None:
     """Note whether round ``step`` left most ranks with anything but W times what they had."""
     before, after, plan = state.seen.get(step), state.seen.get(step + 1), state.mixed.get(step)
     for table in (state.seen, state.mixed):
-        for old in [k for k in table if k < step - 3]:
+        while table and (old := next(iter(table))) < step - 3:
             del table[old]
     if state.stepped or before is None or after is None or plan is None:
         return
@@ -215,24 +216,11 @@ def _is_pure(curve: Curve, prediction: Prediction) -> bool:
     return bool(np.all(~(errors > slack * bounds + floor) | (np.array(curve.rounds) == 0)))
 
 
-def _log(values: Sequence[float] | np.ndarray) -> list[float | None]:
-    """Decimal logarithms for the browser; -400 stands for an exact zero, None for no number."""
-    logs: list[float | None] = []
-    for value in values:
-        if not math.isfinite(value):
-            logs.append(None)
-        else:
-            logs.append(round(math.log10(value), 4) if value > 0 else -400.0)
-    return logs
-
-
-def _pick(length: int, most: int) -> np.ndarray:
-    """Indices of at most ``most`` points, which stay the same ones as long as possible."""
-    stride = 1
-    while (length - 1) // stride + 2 > most:
-        stride *= 2
-    picked = np.arange(0, length, stride)
-    return picked if (length - 1) % stride == 0 else np.append(picked, length - 1)
+def _log(value: float) -> float | None:
+    """A decimal logarithm for the browser; -400 stands for an exact zero, None for no number."""
+    if not math.isfinite(value):
+        return None
+    return round(math.log10(value), 4) if value > 0 else -400.0
 
 
 def view_consensus(state: Consensus, now: float) -> dict[str, Any]:  # noqa: ARG001 - a view's form
@@ -306,32 +294,32 @@ def _near(prediction: Prediction | None, n: int) -> str:
 
 
 def _line(curve: Curve, most: int) -> dict[str, Any]:
-    pick = _pick(len(curve.rounds), most)
+    pick = thinned(len(curve.rounds), most)
     return {
         "name": curve.name,
         "value": number(curve.errors[-1]),
         "rounds": [curve.rounds[i] for i in pick],
-        "errors": _log([curve.errors[i] for i in pick]),
-        "drifts": _log([curve.drifts[i] for i in pick]),
+        "errors": [curve.logs[i][0] for i in pick],
+        "drifts": [curve.logs[i][1] for i in pick],
     }
 
 
 def _spread(curve: Curve) -> dict[str, Any]:
     """All ranks' distances, one line each or as a band, with their own rounds."""
-    pick = _pick(len(curve.rounds), _THIN)
-    table = np.array([curve.distances[i] for i in pick])  # [rounds, ranks]
+    pick = thinned(len(curve.rounds), _THIN)
     rounds = [curve.rounds[i] for i in pick]
-    if table.shape[1] <= _LINES:
-        return {"at": rounds, "lines": [_log(row) for row in table.T], "spread": None}
+    if len(curve.distances[-1]) <= _LINES:
+        lines = zip(*(curve.logs[i][2] for i in pick), strict=True)
+        return {"at": rounds, "lines": [list(line) for line in lines], "spread": None}
+    table = np.array([curve.distances[i] for i in pick])  # [rounds, ranks]
     edges = (table.min(axis=1), np.median(table, axis=1), table.max(axis=1))
-    return {"at": rounds, "lines": [], "spread": [_log(edge) for edge in edges]}
+    return {"at": rounds, "lines": [], "spread": [[*map(_log, edge.tolist())] for edge in edges]}
 
 
 def _predicted(curve: Curve, prediction: Prediction) -> dict[str, Any]:
-    known = [i for i, k in enumerate(prediction.rounds) if k <= curve.rounds[-1]]
-    pick = [known[i] for i in _pick(len(known), _THIN)]
+    pick = thinned(bisect_right(prediction.rounds, curve.rounds[-1]), _THIN)
     values = [curve.errors[0] * prediction.factors[i] for i in pick]
-    return {"rounds": [prediction.rounds[i] for i in pick], "errors": _log(values)}
+    return {"rounds": [prediction.rounds[i] for i in pick], "errors": [*map(_log, values)]}
 
 
 def _key(

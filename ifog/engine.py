@@ -87,8 +87,8 @@ class Engine:
         # IPython drops a handler during which an interrupt came.
         self.shell.set_custom_exc((BaseException,), self._raised)
         self.context.progress.forget()
-        self.sink.attach(parent, busy=True, live=bool(cell.get("live")))
-        self.context.watcher.live = bool(cell.get("live"))
+        self.sink.attach(parent, busy=True)
+        self.sink.live = self.context.watcher.live = bool(cell.get("live"))
         self.context.begin_cell(cell["seq"], tuple(cell["ranks"]))
         self.sink.flush()
         self.cell = cell["seq"]
@@ -126,8 +126,7 @@ class Engine:
         interrupted = fields["ename"] == "KeyboardInterrupt"
         text = str(fields["evalue"]).partition("\n")[0]
         self.context.abort("interrupted" if interrupted else f"{fields['ename']}: {text}")
-        self._status = "interrupted" if interrupted else "error"
-        self._error = fields
+        self._status, self._error = "interrupted" if interrupted else "error", fields
 
     def _end(self, result: Any) -> None:
         if self.cell is None and self._error is None:
@@ -173,12 +172,13 @@ class Engine:
 
                 free_from_mpi(self.shell.user_ns)
         elif what == "waiting":
-            answer["devices"] = self.context.device_way
             from ifog.telemetry import encode
 
             event = self._waiting()
             answer["event"] = None if event is None else encode(event)
-            answer["rounds"] = self.context.round
+            answer |= {"rounds": self.context.round, "devices": self.context.device_way}
+        elif what == "pace" and self.cell == content["cell"]:
+            self.sink.live = self.context.watcher.live = bool(content["live"])
         elif what == "left" and self.cell == content["cell"]:
             self.context.healing.left = {int(r): why for r, why in content["left"].items()}
             answer["healing"] = self.context.healing.phase

@@ -9,15 +9,16 @@ same thing. A fold owns the state it is given and may update it in place.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import add
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from ifog.batches import Run, belonging
 from ifog.numbers import count, number, percent, size
-from ifog.ranks import Ranks, is_mixing, rank_state, track
+from ifog.ranks import Ranks, is_mixing, operate, rank_state, track
 from ifog.telemetry import Event, GraphEvent, LogEvent, OpEvent
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "is_mixing",
     "listing",
     "rank_state",
+    "thinned",
     "track",
     "view_status",
     "view_throughput",
@@ -43,6 +45,7 @@ _SUMS = 6  # columns of the sums of Throughput
 _PENDING = 4096  # unfinished steps kept of one name
 
 T = TypeVar("T")
+Rounds = dict[int, OpEvent]  # one operation of each rank
 
 
 def listing(ranks: Sequence[int], most: int = 4) -> str:
@@ -57,6 +60,15 @@ def evenly(ranks: Sequence[int]) -> Sequence[int]:
     """At most ``LANES`` of the ranks, evenly spread: more cannot be told apart side by side."""
     step = -(-len(ranks) // LANES)
     return ranks[::step] if step > 1 else ranks
+
+
+def thinned(length: int, most: int) -> list[int]:
+    """Indices of at most ``most`` points, which stay the same ones as long as possible."""
+    stride = 1
+    while (length - 1) // stride + 2 > most:
+        stride *= 2
+    picked = list(range(0, length, stride))
+    return picked if (length - 1) % stride == 0 else [*picked, length - 1]
 
 
 class Gather(Generic[T]):
@@ -85,9 +97,37 @@ class Gather(Generic[T]):
             if len(steps) > _PENDING:
                 del steps[next(iter(steps))]
             return None
-        for earlier in [s for s in steps if s <= step]:
-            del steps[earlier]
+        _drop(steps, step)
         return items
+
+    def join(self: Gather[OpEvent], run: Run, ranks: int) -> Iterator[tuple[OpEvent, Rounds]]:
+        """Put the rounds of a run; those that it completes, each with the operations by rank."""
+        # What ``put`` does, for all operations of a rank at once.
+        op = name = None
+        mixes, steps, rank = False, {}, run[0].rank
+        for event in run:
+            if event[3] != op or event[4] != name:
+                op, name = event[3], event[4]
+                mixes = is_mixing(op)
+                steps = self._pending.setdefault((op, name), {}) if mixes else {}
+            if not mixes:
+                continue
+            step = event[2]
+            items = steps.get(step)
+            if items is None:
+                items = steps[step] = {}
+            items[rank] = event
+            if len(items) >= ranks:
+                _drop(steps, step)
+                yield event, items
+            elif len(steps) > _PENDING:
+                del steps[next(iter(steps))]
+
+
+def _drop(steps: dict[int, Any], last: int) -> None:
+    """Forget the steps up to the last one that is complete, which are the first ones as a rule."""
+    for step in [s for s in steps if s <= last]:
+        del steps[step]
 
 
 def _states(ranks: Ranks, now: float) -> list[str]:
@@ -103,12 +143,13 @@ class Status:
     events: int = 0
 
 
-def fold_status(state: Status, events: Iterable[Event]) -> Status:
+def fold_status(state: Status, events: Sequence[Event]) -> Status:
     """Follow cells, ranks and the name of the graph."""
-    for event in events:
-        track(state.ranks, event)
-        state.events += 1
-        if isinstance(event, GraphEvent):
+    state.events += len(events)
+    for event in belonging(state.ranks, events):
+        if type(event) is list:
+            operate(state.ranks, event)
+        elif isinstance(event, GraphEvent):
             state.label = event.label
     return state
 
@@ -155,38 +196,46 @@ class Throughput:
 
 def fold_throughput(state: Throughput, events: Iterable[Event]) -> Throughput:
     """Add up where each operation's time went."""
-    ranks = state.ranks
-    for event in events:
-        rank, seq = event.rank, ranks.seq
-        before, rounds = ranks.busy_until.get(rank, 0.0), ranks.rounds.get(rank, 0)
-        if not track(ranks, event):
-            continue
-        if type(event) is OpEvent:
-            gained = ranks.rounds.get(rank, 0) - rounds
-            _spend(_sums(state, rank, event.t1), event, before, gained)
+    ranks, seq = state.ranks, state.ranks.seq
+    for event in belonging(ranks, events):
+        if type(event) is list:
+            _spend(state, event)
+            operate(ranks, event)
         elif isinstance(event, LogEvent):
             samples = sum(value for name, value in event.values if name == "samples")
             if samples > 0:
-                _sums(state, rank, event.t)[5] += samples
+                _sums(state, event.rank, event.t)[5] += samples
         elif ranks.seq != seq:
+            seq = ranks.seq
             state.total.clear()
             state.slices.clear()
     return state
 
 
-def _spend(sums: list[float], event: OpEvent, before: float, gained: int) -> None:
-    """Add an operation; ``before`` is when its rank's last one had ended, 0 if there was none."""
-    # Once for every operation, so it is written for speed.
-    _, _, _, _, _, t0, t1, wait, _, nbytes, *_ = event
-    begun = t0 if t0 > before else before
-    if t1 > begun:
-        wait = wait if wait < t1 - begun else t1 - begun
-        sums[1] += t1 - begun - wait
-        sums[2] += wait
-    if before and t0 > before:
-        sums[0] += t0 - before
-    sums[3] += nbytes
-    sums[4] += gained
+def _spend(state: Throughput, run: Run) -> None:
+    """Add a rank's operations, before its ``Ranks`` know of them."""
+    # Each once, so it is written for speed.
+    rank, quarter = run[0].rank, -1
+    sums: list[float] = []
+    before = state.ranks.busy_until.get(rank, 0.0)  # when its last one had ended, 0 if none had
+    rounds = state.ranks.rounds.get(rank, 0)
+    for event in run:
+        t0, t1, wait = event[5], event[6], event[7]
+        if int(4 * t1) != quarter:
+            quarter = int(4 * t1)
+            sums = _sums(state, rank, t1)
+        begun = t0 if t0 > before else before
+        if t1 > begun:
+            wait = min(wait, t1 - begun)
+            sums[1] += t1 - begun - wait
+            sums[2] += wait
+        if before and t0 > before:
+            sums[0] += t0 - before
+        sums[3] += event[9]
+        if event[2] >= rounds and is_mixing(event[3]):
+            sums[4] += event[2] + 1 - rounds
+            rounds = event[2] + 1
+        before = max(before, t1)
 
 
 def _sums(state: Throughput, rank: int, t: float) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -47,8 +48,20 @@ class Watched:
         if found is None or len({len(glance.sample) for glance in found.values()}) > 1:
             return None
         self.members = tuple(sorted(found))
-        samples = np.array([found[rank].sample for rank in self.members], dtype=np.float64)
-        grow = math.sqrt(event.numel / max(samples.shape[1], 1))
-        with np.errstate(all="ignore"):
-            distances = grow * np.linalg.norm(samples - samples.mean(axis=0), axis=1)
+        samples, distances, grow = _joined(
+            tuple([found[rank].sample for rank in self.members]), event.numel
+        )
         return Glance(event.name, event.step, samples, distances, grow, event.eps)
+
+
+@lru_cache(maxsize=32)  # several views of a page ask for the same ones
+def _joined(
+    rows: tuple[tuple[float, ...], ...], numel: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """All samples [ranks, entries], distances to the mean [ranks], and samples to whole tensor."""
+    samples = np.array(rows, dtype=np.float64)
+    grow = math.sqrt(numel / max(samples.shape[1], 1))
+    with np.errstate(all="ignore"):
+        distances = grow * np.linalg.norm(samples - samples.mean(axis=0), axis=1)
+    samples.flags.writeable = distances.flags.writeable = False
+    return samples, distances, grow

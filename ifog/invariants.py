@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from ifog.batches import Run, belonging
 from ifog.folds import Gather
 from ifog.glances import Glance, Watched
-from ifog.numbers import named, number
-from ifog.ranks import Ranks, belongs, is_mixing
-from ifog.spectrum import Row, is_closed, matrix_of_rows, strays
+from ifog.numbers import floored, named, number
+from ifog.ranks import Ranks, is_mixing
+from ifog.rows import Plan, Rows
+from ifog.spectrum import Row, matrix_of_rows, strays
 from ifog.telemetry import CellStart, Event, LawEvent, LogEvent, OpEvent, WatchEvent
 
 __all__ = ["Invariants", "Law", "fold_invariants", "view_invariants"]
@@ -59,7 +61,7 @@ class Invariants:
     ranks: Ranks = field(default_factory=Ranks)
     laws: dict[str, Law] = field(default_factory=dict)
     watched: Watched = field(default_factory=Watched)
-    gather: Gather[OpEvent] = field(default_factory=Gather)
+    joint: Rows = field(default_factory=Rows)
     parts: Gather[LawEvent] = field(default_factory=Gather)
     rows: dict[int, tuple[float, ...]] = field(default_factory=dict)
     plans: dict[tuple[str, int], tuple[Row, ...]] = field(default_factory=dict)  # by name and step
@@ -80,13 +82,12 @@ class Invariants:
 
 def fold_invariants(state: Invariants, events: Iterable[Event]) -> Invariants:
     """Check every round that is complete."""
-    for event in events:
-        seq = state.ranks.seq
-        if not belongs(state.ranks, event):
-            continue
-        if isinstance(event, OpEvent):
-            if is_mixing(event.op) and len(event.weights) == len(event.src) + 1:
-                _row(state, event)
+    seq = state.ranks.seq
+    for event in belonging(state.ranks, events):
+        if type(event) is list:
+            _rows(state, event)
+            for op, plan in state.joint.join(event, state.ranks.members):
+                _mix(state, op, plan)
         elif isinstance(event, WatchEvent):
             _finite(state, event.rank, event.step, event.name, event.norm)
             _glance(state, event)
@@ -96,6 +97,7 @@ def fold_invariants(state: Invariants, events: Iterable[Event]) -> Invariants:
             for name, value in event.values:
                 _finite(state, event.rank, event.round, name, value)
         elif isinstance(event, CellStart) and state.ranks.seq != seq:
+            seq = state.ranks.seq
             fresh = Invariants(ranks=state.ranks)
             vars(state).update(vars(fresh))
     return state
@@ -115,19 +117,20 @@ def _finite(state: Invariants, rank: int, step: int, name: str, value: float) ->
     law.check(bad, step, f" on rank {rank}: {name}")
 
 
-def _row(state: Invariants, event: OpEvent) -> None:
-    if state.rows.get(event.rank) != event.weights:
-        state.rows[event.rank] = event.weights
+def _rows(state: Invariants, run: Run) -> None:
+    rank = run[0].rank
+    last = state.rows.get(rank)
+    for event in run:
+        weights = event[12]
+        if weights == last or len(weights) != len(event[11]) + 1 or not is_mixing(event[3]):
+            continue
+        last = state.rows[rank] = weights
         law = state.law(_ROWS, "every round, all ranks", _SUMS)
-        total = sum(event.weights)
-        law.check(abs(total - 1.0), event.step, f" on rank {event.rank}: {number(total)}")
-    members = state.ranks.members
-    ops = state.gather.put((event.op, event.name), event.step, event.rank, event, len(members))
-    if ops is None:
-        return
-    plan = tuple((ops[rank].src, ops[rank].weights) for rank in members)
-    if not is_closed(plan, members):
-        return
+        total = sum(weights)
+        law.check(abs(total - 1.0), event.step, f" on rank {rank}: {number(total)}")
+
+
+def _mix(state: Invariants, event: OpEvent, plan: Plan) -> None:
     state.laws[_ROWS].rounds = event.step
     if plan not in state.plans.values():
         _columns(state, plan, event.step)
@@ -272,7 +275,8 @@ def view_invariants(state: Invariants, now: float) -> dict[str, Any]:  # noqa: A
         return {"n": state.ranks.n, "empty": True, "say": "No law to check."}
     order = [_ROWS, _COLUMNS]
     laws.sort(key=lambda law: order.index(law.name) if law.name in order else len(order))
-    rows = [_row_of(law, _void(state, law)) for law in laws]
+    live = state.ranks.live
+    rows = [_row_of(law, _void(state, law), live=live) for law in laws]
     rows.sort(key=lambda row: ("broken", "ok", "void").index(row["lamp"]))
     if not any(row["own"] for row in rows):
         rows.append(
@@ -306,13 +310,14 @@ def _void(state: Invariants, law: Law) -> str:
     return law.void
 
 
-def _row_of(law: Law, void: str) -> dict[str, Any]:
+def _row_of(law: Law, void: str, *, live: bool) -> dict[str, Any]:
     lamp = "void" if void else "broken" if law.broken else "ok"
     line = void or law.broken or law.line
     value = "" if void else "not finite" if math.isinf(law.worst) else number(law.worst, 2)
     if law.name == _NUMBERS and lamp == "ok":
         value = ""
-    tip = f"checked up to round {law.rounds}"
+    # A number that only changes now and then while more rounds come: the picture may rest.
+    tip = f"checked up to round {floored(law.rounds) if live else law.rounds}"
     if value:
         tip += f"\nworst {value}, round {law.at}\ntolerance {number(law.tolerance, 2)}"
     own = law.name not in (_ROWS, _COLUMNS, _NUMBERS) and not law.name.startswith("mean of ")

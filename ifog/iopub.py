@@ -86,11 +86,20 @@ class IOPubSink:
         self._pending.extend([tuple(e) if type(e) is OpEvent else e for e in events])
         self._wake.set()
 
-    def attach(self, parent: Any, *, busy: bool, live: bool = False) -> None:
+    @property
+    def live(self) -> bool:
+        """Whether somebody looks at a dashboard; what is sent then comes often."""
+        return self._live
+
+    @live.setter
+    def live(self, live: bool) -> None:
+        self._live, self._period = live, _LIVE_PERIOD if live else _PERIODS[0]
+
+    def attach(self, parent: Any, *, busy: bool) -> None:
         """Send from now on in answer to ``parent``; while ``busy``, report waits too."""
         if busy:
             self.lost = 0
-            self._live, self._period = live, _LIVE_PERIOD if live else _PERIODS[0]
+            self.live = False
         self._parent = parent
         self._busy = busy
         self._wake.set()

@@ -193,6 +193,7 @@ class Keeper:
         if cell.step():
             self._settle(cell)
         else:
+            self.line.tell_pace(cell)
             self._rescue.attend(self.line, cell.seq, cell.left(), cell.missing())
 
     def _break_off(self, cell: Cell, error: Exception) -> None:

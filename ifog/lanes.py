@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ifog.batches import Run, belonging
 from ifog.folds import LANES, evenly
 from ifog.numbers import count, duration, percent
-from ifog.ranks import Ranks, fate, is_mixing, track
+from ifog.ranks import Ranks, fate, is_mixing, operate
 from ifog.telemetry import CellStart, Event, OpEvent, WaitEvent
 
 __all__ = ["Lanes", "fold_lanes", "view_lanes"]
@@ -64,29 +65,38 @@ class Lanes:
 
 def fold_lanes(state: Lanes, events: Iterable[Event]) -> Lanes:
     """Keep the operations of the newest cell."""
-    ranks = state.ranks
-    for event in events:
-        seq, before = ranks.seq, ranks.busy_until.get(event.rank)
-        if not track(ranks, event):
-            continue
-        if isinstance(event, OpEvent):
-            since = event.t0 if before is None else before
-            begin = max(event.t0, since)
-            wait = min(event.wait, max(event.t1 - begin, 0.0))
-            state.rows.setdefault(event.rank, []).append(Row(since, begin, wait, event))
-            state.kept += 1
-            if state.kept > _KEPT:
-                _drop(state)
-            if event.step == state.decide and is_mixing(event.op):
-                _choose_span(state, event)
+    ranks, seq = state.ranks, state.ranks.seq
+    for event in belonging(ranks, events):
+        if type(event) is list:
+            _keep(state, event)
+            operate(ranks, event)
         elif isinstance(event, WaitEvent):
             _note_line(state, event)
         elif isinstance(event, CellStart) and ranks.seq != seq:
+            seq = ranks.seq
             state.rows.clear()
             state.lines.clear()
             state.kept, state.since = 0, -math.inf
             state.decide = 4
     return state
+
+
+def _keep(state: Lanes, run: Run) -> None:
+    """Add a rank's operations, before its ``Ranks`` know of them."""
+    since = state.ranks.busy_until.get(run[0].rank, run[0].t0)
+    rows = state.rows.setdefault(run[0].rank, [])
+    for event in run:
+        t0, t1, wait = event[5], event[6], event[7]
+        begin = t0 if t0 > since else since
+        if wait > t1 - begin:
+            wait = max(t1 - begin, 0.0)
+        rows.append(Row(since, begin, wait, event))
+        state.kept += 1
+        if state.kept > _KEPT:
+            _drop(state)
+        if event[2] == state.decide and is_mixing(event[3]):
+            _choose_span(state, event)
+        since = max(since, t1)
 
 
 def _note_line(state: Lanes, event: WaitEvent) -> None:
@@ -167,14 +177,14 @@ def view_lanes(state: Lanes, now: float, window: Sequence[float] | None = None) 
     if sum(map(len, shown.values())) > _EXACT:
         runs = [_merged(shown[rank], left, right) for rank in lanes]
         return view | {"merged": True, "runs": runs, "ops": [], "names": [], "arrows": []}
-    names: dict[str, int] = {}
-    ops = [[_told(state, row, left, names) for row in shown[rank]] for rank in lanes]
+    names: dict[tuple[str, str], int] = {}
+    ops = [_told(state, shown[rank], left, names) for rank in lanes]
     arrows = _arrows(state, shown, left)
     return view | {
         "merged": False,
         "runs": [],
         "ops": ops,
-        "names": list(names),
+        "names": [_label(op, name) for op, name in names],
         "arrows": arrows,
     }
 
@@ -198,51 +208,65 @@ def _inside(rows: Sequence[Row], left: float, right: float) -> Sequence[Row]:
     return rows[first:last]
 
 
-def _label(op: OpEvent | WaitEvent) -> str:
-    return f"{op.op}({op.name!r})" if op.name else op.op
+def _label(op: str, name: str) -> str:
+    return f"{op}({name!r})" if name else op
 
 
-def _told(state: Lanes, row: Row, left: float, names: dict[str, int]) -> list[int]:
+def _told(
+    state: Lanes, rows: Sequence[Row], left: float, names: dict[tuple[str, str], int]
+) -> list[list[int]]:
     """[start, computing, waiting, transferring, for whom, round, name, bytes, line of the cell].
 
     Times are in microseconds; the line is 0 where it is not known.
     """
-    before, begin, wait, op = row
-    label = _label(op)
-    place = names.setdefault(label, len(names))
-    return [
-        round((before - left) * _MICRO),
-        round((begin - before) * _MICRO),
-        round(wait * _MICRO),
-        round(max(op.t1 - begin - wait, 0.0) * _MICRO),
-        op.late,
-        op.step,
-        place,
-        op.nbytes,
-        _line(state, op.rank, op.op, op.name, op.step) if state.lines else 0,
-    ]
+    # Each time the picture is drawn for each operation in it, so it is written for speed.
+    told = []
+    for before, begin, wait, op in rows:
+        rank, _, step, kind, name, _, end, _, late, nbytes, _, _, _, _ = op
+        place = names.get((kind, name))
+        if place is None:
+            place = names[kind, name] = len(names)
+        moving = end - begin - wait
+        told.append(
+            [
+                round((before - left) * _MICRO),
+                round((begin - before) * _MICRO),
+                round(wait * _MICRO),
+                round(moving * _MICRO) if moving > 0 else 0,
+                late,
+                step,
+                place,
+                nbytes,
+                _line(state, rank, kind, name, step) if state.lines else 0,
+            ]
+        )
+    return told
 
 
 def _arrows(state: Lanes, shown: dict[int, Sequence[Row]], left: float) -> list[list[int]]:
     """[sender, when, receiver, when, whether it ended a wait] of the messages shown."""
     every = len(shown) < _FAINT
-    begun: dict[tuple[int, str, str, int], float] = {}
+    begun: dict[tuple[str, str], dict[tuple[int, int], float]] = {}  # by rank and step
     for rank in shown:
         rows = state.rows.get(rank, [])
         first = bisect_left(rows, left - state.span, key=lambda row: row.op.t1)
-        for row in rows[first : first + 2 * _EXACT]:
-            begun[rank, row.op.op, row.op.name, row.op.step] = row.op.t0
+        for _, _, _, op in rows[first : first + 2 * _EXACT]:
+            what = (op[3], op[4])
+            if what not in begun:
+                begun[what] = {}
+            begun[what][rank, op[2]] = op[5]
     arrows: list[list[int]] = []
-    for row in chain.from_iterable(shown.values()):
-        op = row.op
-        for source, arrived in zip(op.src, op.arrived, strict=False):
-            strong = source == op.late and op.wait > 0
-            sent = begun.get((source, op.op, op.name, op.step))
-            if sent is not None and (strong or every):
-                there = max(min(arrived, op.t1), sent)
-                arrows.append(
-                    [source, _micro(sent - left), op.rank, _micro(there - left), int(strong)]
-                )
+    for _, _, _, op in chain.from_iterable(shown.values()):
+        rank, _, step, kind, name, _, end, wait, late, _, _, sources, _, arrived = op
+        starts = begun.get((kind, name), {})
+        for source, there in zip(sources, arrived, strict=False):
+            strong = source == late and wait > 0
+            sent = starts.get((source, step))
+            if sent is None or not (strong or every):
+                continue
+            at = max(min(there, end), sent)
+            when = (round((sent - left) * _MICRO), round((at - left) * _MICRO))
+            arrows.append([source, when[0], rank, when[1], int(strong)])
     # Among so many the faint ones could not be told apart.
     return arrows if len(arrows) <= _CROWD else [arrow for arrow in arrows if arrow[4]]
 
@@ -302,7 +326,7 @@ def _open(ranks: Ranks, left: float, end: float) -> list[list[Any]]:
         stop = ranks.ends[rank].t if rank in ranks.ends else end
         busy = ranks.busy_until.get(rank, stop)
         if wait is not None:
-            told = f"{_label(wait)}, round {wait.step}"
+            told = f"{_label(wait.op, wait.name)}, round {wait.step}"
             told += "" if wait.line is None else f", line {wait.line}"
             found.append((rank, wait.since, stop, next(iter(wait.peers), -1), told))
         found.append((rank, busy, stop if wait is None else wait.since, -1, ""))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ipyparallel import Reference
 from ipyparallel.serialize import serialize_object
@@ -22,6 +23,7 @@ from ifog.errors import ArgumentError, ClusterError, ClusterStartError
 from ifog.iopub import MESSAGE, batch_of
 from ifog.launcher import Job
 from ifog.numbers import named, rank_ranges
+from ifog.pace import Pace
 from ifog.status import AFRESH, WAYS_OUT, RankStatus
 from ifog.telemetry import DeathEvent, EventLog, now
 from ifog.vitals import Vitals
@@ -72,6 +74,7 @@ class Line:
         self._events = events
         self._vitals: dict[int, Vitals] = {}
         self._distant: dict[int, bytes] = {}  # ranks on other hosts; the controller sees them die
+        self._paces: WeakKeyDictionary[Cell, Pace] = WeakKeyDictionary()
         self._looked = 0.0
         self._looking = threading.Lock()
 
@@ -129,7 +132,8 @@ class Line:
 
     def execute(self, cell: Cell, code: str) -> None:
         """Send the cell's code to its ranks."""
-        live = bool(self._events.followers)
+        live = self.watched
+        self._paces[cell] = Pace(cell.seq, live)
         metadata = {"ifog": {"seq": cell.seq, "ranks": list(cell.ranks), "live": live}}
         content = {
             "code": code,
@@ -151,6 +155,17 @@ class Line:
                 message_future_hook=partial(self._listen, rank, cell),
             )
             future.add_done_callback(lambda _, rank=rank: cell.take_reply(rank))
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks at what the ranks do."""
+        return bool(self._events.followers)
+
+    def tell_pace(self, cell: Cell) -> None:
+        """Let the ranks that run the cell send events as often as is of use at present."""
+        pace = self._paces.get(cell)
+        if pace is not None:
+            pace.tell(self.watched, [r for r in cell.missing() if r not in self.dead], self.control)
 
     def require_sendable(self, variables: Mapping[str, Any]) -> None:
         """Check that each value can be turned into a message.

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ifog.folds import Gather
+from ifog.batches import belonging
 from ifog.numbers import counted, number
-from ifog.ranks import Ranks, belongs, is_mixing
-from ifog.spectrum import Row, is_closed, matrix_of_rows, neighbors_of
+from ifog.ranks import Ranks
+from ifog.rows import Plan, Rows
+from ifog.spectrum import matrix_of_rows, neighbors_of
 from ifog.telemetry import CellStart, Event, GraphEvent, OpEvent
 
 __all__ = ["Modes", "fold_modes", "view_modes"]
@@ -29,15 +30,13 @@ _TURNS = 300  # of the iteration for the second eigenvalue
 _EXACT = 1e-12
 _SAME = 1e-6  # eigenvalues closer than this are one point
 
-Plan = tuple[Row, ...]
-
 
 @dataclass
 class Modes:
     """The declared graph, the plans of the last rounds, and what was computed of them."""
 
     ranks: Ranks = field(default_factory=Ranks)
-    gather: Gather[OpEvent] = field(default_factory=Gather)
+    rows: Rows = field(default_factory=Rows)
     declared: GraphEvent | None = None
     plans: dict[tuple[str, str], deque[Plan]] = field(default_factory=dict)
     newest: tuple[str, str] | None = None
@@ -46,37 +45,31 @@ class Modes:
 
 def fold_modes(state: Modes, events: Iterable[Event]) -> Modes:
     """Follow the declared graph and the rows that each round used."""
-    for event in events:
-        seq = state.ranks.seq
-        if not belongs(state.ranks, event):
-            continue
-        if isinstance(event, OpEvent):
-            if event.weights and is_mixing(event.op):
-                _mix(state, event)
+    seq = state.ranks.seq
+    for event in belonging(state.ranks, events):
+        if type(event) is list:
+            for op, plan in state.rows.join(event, state.ranks.members):
+                _mix(state, op, plan)
         elif isinstance(event, GraphEvent):
             state.declared = event
             _forget(state)
         elif isinstance(event, CellStart) and state.ranks.seq != seq:
+            seq = state.ranks.seq
             _forget(state)
     return state
 
 
 def _forget(state: Modes) -> None:
-    state.gather.clear()
+    state.rows.clear()
     state.plans.clear()
     state.newest = None
 
 
-def _mix(state: Modes, event: OpEvent) -> None:
-    members = state.ranks.members
+def _mix(state: Modes, event: OpEvent, plan: Plan) -> None:
     key = (event.op, event.name)
-    ops = state.gather.put(key, event.step, event.rank, event, len(members))
-    if ops is None:
-        return
-    plan = tuple((ops[rank].src, ops[rank].weights) for rank in members)
-    if not is_closed(plan, members):
-        return
-    plans = state.plans.setdefault(key, deque(maxlen=2 * _PERIOD))
+    plans = state.plans.get(key)
+    if plans is None:
+        plans = state.plans[key] = deque(maxlen=2 * _PERIOD)
     plans.append(plan)
     state.newest = key
 

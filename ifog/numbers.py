@@ -14,6 +14,7 @@ __all__ = [
     "count",
     "counted",
     "duration",
+    "floored",
     "named",
     "number",
     "percent",
@@ -53,6 +54,17 @@ def number(value: float, digits: int = 3) -> str:
 def count(value: int) -> str:
     """A whole number, all its digits shown."""
     return _grouped(str(value))
+
+
+def floored(value: int, digits: int = 2) -> int:
+    """The value with all but its first digits made 0: at least so many there are.
+
+    Example:
+        >>> floored(76_804), floored(42)
+        (76000, 42)
+    """
+    unit = int(10 ** max(len(str(value)) - digits, 0))
+    return value // unit * unit
 
 
 def _scaled(value: float, units: Sequence[str]) -> str:

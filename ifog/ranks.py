@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -18,7 +19,17 @@ from ifog.telemetry import (
     WaitEvent,
 )
 
-__all__ = ["STALL", "Ranks", "belongs", "fate", "is_mixing", "rank_state", "track"]
+__all__ = [
+    "STALL",
+    "Ranks",
+    "admits",
+    "fate",
+    "is_at_work",
+    "is_mixing",
+    "operate",
+    "rank_state",
+    "track",
+]
 
 STALL = 1.0  # seconds a wait may take before it is called a stall
 _STEP = 0.01  # seconds after which that average is taken anew
@@ -139,28 +150,50 @@ def _cut(noted: WaitEvent | None, event: CellEnd) -> WaitEvent | None:
     return noted if cut and "wait" not in error else None
 
 
-def _operate(ranks: Ranks, event: OpEvent) -> None:
-    # Every fold does this for every operation, so it is written for speed.
-    rank, _, step, op, _, t0, t1, waited, *_ = event
-    since = ranks.busy_until.get(rank, t0)
+def operate(ranks: Ranks, run: Sequence[OpEvent]) -> None:
+    """Follow operations of one rank, at least one, that belong to the newest cell."""
+    # Most folds do this for every operation, so it is written for speed.
+    rank = run[0].rank
+    since = ranks.busy_until.get(rank, run[0].t0)
     if ranks.averages:
-        begun = t0 if t0 > since else since
-        spent = ranks.spent.get(rank)
-        if spent is None:
-            spent = ranks.spent[rank] = [0.0, 0.0, 0.0]
-        if t1 > begun:
-            wait = waited if waited < t1 - begun else t1 - begun
-            spent[2] += wait
-            spent[1] += t1 - begun - wait
-        spent[0] += begun - since
-        if rank not in ranks.shares or spent[0] + spent[1] + spent[2] > _STEP:
-            _average(ranks, rank, spent)
-    ranks.busy_until[rank] = t1 if t1 > since else since
-    ranks.last = max(ranks.last, t1)
-    if rank in ranks.waits and _ends_wait(ranks.waits[rank], event):
+        _spend(ranks, rank, since, run)
+    latest = ranks.last
+    done = before = ranks.rounds.get(rank, 0)
+    for event in run:
+        t1 = event[6]
+        since = max(since, t1)
+        latest = max(latest, t1)
+        if event[2] >= done and is_mixing(event[3]):
+            done = event[2] + 1
+    ranks.busy_until[rank], ranks.last = since, latest
+    if done > before:
+        ranks.rounds[rank] = done
+    if rank in ranks.waits and any(_ends_wait(ranks.waits[rank], event) for event in run):
         del ranks.waits[rank]
-    if is_mixing(op) and step >= ranks.rounds.get(rank, 0):
-        ranks.rounds[rank] = step + 1
+
+
+def _spend(ranks: Ranks, rank: int, since: float, run: Sequence[OpEvent]) -> None:
+    """Add what the operations took; the rank's last one had ended at ``since``."""
+    spent = ranks.spent.get(rank)
+    if spent is None:
+        spent = ranks.spent[rank] = [0.0, 0.0, 0.0]
+    computed, moved, waited = spent
+    fresh = rank not in ranks.shares
+    for event in run:
+        t0, t1, wait = event[5], event[6], event[7]
+        begun = t0 if t0 > since else since
+        if t1 > begun:
+            wait = min(wait, t1 - begun)
+            waited += wait
+            moved += t1 - begun - wait
+        computed += begun - since
+        if fresh or computed + moved + waited > _STEP:
+            fresh = False
+            spent[:] = computed, moved, waited
+            _average(ranks, rank, spent)
+            computed, moved, waited = spent
+        since = max(since, t1)
+    spent[:] = computed, moved, waited
 
 
 def _average(ranks: Ranks, rank: int, spent: list[float]) -> None:
@@ -193,20 +226,14 @@ def _ends_wait(wait: WaitEvent | None, event: OpEvent) -> bool:
     return (event.op, event.name, event.step) == (wait.op, wait.name, wait.step)
 
 
-def track(ranks: Ranks, event: Event) -> bool:
-    """Follow one event; whether it belongs to the newest cell."""
-    rank = event.rank
-    if type(event) is OpEvent and ranks.seq is not None and ranks.cell.get(rank) == ranks.seq:
-        _operate(ranks, event)
-        return True
-    if isinstance(event, GraphEvent):
-        ranks.n = max(ranks.n, event.n)
-        return True
-    if isinstance(event, DeathEvent):
-        return _die(ranks, event)
-    if isinstance(event, CellStart):
-        _start(ranks, event)
-    seq = ranks.seq or 0
+def is_at_work(ranks: Ranks, rank: int) -> bool:
+    """Whether operations of this rank belong to the newest cell, as is known already."""
+    return ranks.seq is not None and ranks.cell.get(rank) == ranks.seq
+
+
+def admits(ranks: Ranks, event: Event) -> bool:
+    """Whether an event of a rank belongs to the newest cell; the rank does too, if so."""
+    rank, seq = event.rank, ranks.seq or 0
     if ranks.cell.setdefault(rank, seq) != seq:  # an older cell goes on
         return False
     if (not seq or rank not in ranks.rounds) and rank not in ranks.among:
@@ -214,21 +241,28 @@ def track(ranks: Ranks, event: Event) -> bool:
         ranks.among |= {rank}
         ranks.members = tuple(sorted(ranks.among))
         ranks.n = max(ranks.n, rank + 1)
-    _take(ranks, event)
     return True
 
 
-def belongs(ranks: Ranks, event: Event) -> bool:
-    """``track`` for folds that ask for cells and their ranks, not for what operations cost."""
-    if type(event) is OpEvent and ranks.seq is not None and ranks.cell.get(event[0]) == ranks.seq:
+def track(ranks: Ranks, event: Event) -> bool:
+    """Follow one event; whether it belongs to the newest cell."""
+    if isinstance(event, GraphEvent):
+        ranks.n = max(ranks.n, event.n)
         return True
-    return track(ranks, event)
+    if isinstance(event, DeathEvent):
+        return _die(ranks, event)
+    if isinstance(event, CellStart):
+        _start(ranks, event)
+    if not admits(ranks, event):
+        return False
+    _take(ranks, event)
+    return True
 
 
 def _take(ranks: Ranks, event: Event) -> None:
     """What an event of the newest cell changes."""
     if isinstance(event, OpEvent):
-        _operate(ranks, event)
+        operate(ranks, [event])
         return
     ranks.last = max(ranks.last, event.t)
     if isinstance(event, CellEnd):

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ifog.batches import alike, belonging
 from ifog.numbers import count, counted, number, size
-from ifog.ranks import Ranks, belongs, is_mixing
+from ifog.ranks import Ranks, is_mixing
 from ifog.telemetry import CellStart, Event, GraphEvent, OpEvent
 
 __all__ = ["Shipments", "fold_shipments", "view_shipments"]
@@ -39,33 +40,34 @@ class Shipments:
 
 def fold_shipments(state: Shipments, events: Iterable[Event]) -> Shipments:
     """Add up what each operation sent."""
-    for event in events:
-        seq = state.ranks.seq
-        if not belongs(state.ranks, event):
-            continue
-        if isinstance(event, OpEvent):
-            if event.dst:
-                _send(state, event)
+    seq = state.ranks.seq
+    for event in belonging(state.ranks, events):
+        if type(event) is list:
+            for last, nbytes, messages in alike(event):
+                _send(state, last, nbytes, messages)
         elif isinstance(event, GraphEvent):
             state.declared = {(u, v) for u, v, _ in event.edges if u != v}
         elif isinstance(event, CellStart) and state.ranks.seq != seq:
+            seq = state.ranks.seq
             state.cell.clear()
             state.to_all[0] = 0.0
     return state
 
 
-def _send(state: Shipments, event: OpEvent) -> None:
+def _send(state: Shipments, event: OpEvent, nbytes: int, messages: int) -> None:
+    if not event.dst:
+        return
     if not is_mixing(event.op) and not event.op.startswith("win_"):
-        state.to_all[0] += event.nbytes
-        state.to_all[1] += event.nbytes
+        state.to_all[0] += nbytes
+        state.to_all[1] += nbytes
         return
     key = (event.rank, event.dst)
     for table in (state.cell, state.total):
         sums = table.get(key)
         if sums is None:
             sums = table[key] = [0.0, 0]
-        sums[0] += event.nbytes
-        sums[1] += 1
+        sums[0] += nbytes
+        sums[1] += messages
 
 
 def _by_edge(table: dict[tuple[int, tuple[int, ...]], list[float]]) -> dict[Edge, list[float]]:

@@ -106,10 +106,10 @@ class Prediction:
         if self.broken or step < self.done:
             return
         n = len(members)
-        if n > _EIGEN or any(len(weights) != len(sources) + 1 for sources, weights in plan):
+        changed = plan != self._plan
+        if changed and (n > _EIGEN or any(len(row) != len(heard) + 1 for heard, row in plan)):
             self.broken = True
             return
-        changed = plan != self._plan
         if step > self.done:  # a round was lost: only a constant graph can be continued
             if changed or not self.constant:
                 self.broken = True

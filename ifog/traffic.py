@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ifog.folds import Gather, listing
+from ifog.batches import Run, alike, belonging
+from ifog.folds import Gather, Rounds, listing
 from ifog.glances import Watched
 from ifog.numbers import number
-from ifog.ranks import Ranks, fate, is_mixing, rank_state, track
+from ifog.ranks import Ranks, fate, operate, rank_state
 from ifog.telemetry import CellStart, Event, GraphEvent, OpEvent, WatchEvent
 from ifog.waits import explained, missing, moment
 
@@ -51,26 +52,31 @@ class Traffic:
 
 def fold_traffic(state: Traffic, events: Iterable[Event]) -> Traffic:
     """Follow graph, rounds and watched tensors."""
-    for event in events:
-        seq = state.ranks.seq
-        if not track(state.ranks, event):
-            continue
-        if isinstance(event, GraphEvent):
+    seq = state.ranks.seq
+    for event in belonging(state.ranks, events):
+        if type(event) is list:
+            operate(state.ranks, event)
+            _send(state, event)
+        elif isinstance(event, GraphEvent):
             state.label = event.label
             state.declared = {(u, v): weight for u, v, weight in event.edges}
             state.now_used = {}
             _forget(state)
         elif isinstance(event, CellStart):
             if state.ranks.seq != seq:
+                seq = state.ranks.seq
                 _restart(state)
-        elif isinstance(event, OpEvent):
-            key = (event.rank, event.dst)
-            state.sent[key] = state.sent.get(key, 0.0) + event.nbytes
-            if is_mixing(event.op):
-                _mix(state, event)
         elif isinstance(event, WatchEvent):
             _glance(state, event)
     return state
+
+
+def _send(state: Traffic, run: Run) -> None:
+    for event, nbytes, _ in alike(run):
+        key = (event.rank, event.dst)
+        state.sent[key] = state.sent.get(key, 0.0) + nbytes
+    for event, ops in state.gather.join(run, len(state.ranks.members)):
+        _mix(state, event, ops)
 
 
 def _restart(state: Traffic) -> None:
@@ -88,15 +94,10 @@ def _forget(state: Traffic) -> None:
     state.older.clear()
 
 
-def _mix(state: Traffic, event: OpEvent) -> None:
-    members = len(state.ranks.members)
-    key = (event.op, event.name)
-    ops = state.gather.put(key, event.step, event.rank, event, members)
-    if ops is None:
-        return
+def _mix(state: Traffic, event: OpEvent, ops: Rounds) -> None:
     state.now_used = ops
     state.done += 1
-    plan = tuple(ops[rank].src for rank in state.ranks.members)
+    plan = tuple([ops[rank].src for rank in state.ranks.members])
     state.plans[plan] = (state.done, event.step + 1)
     if len(state.plans) > 1:
         for old in [p for p, (last, _) in state.plans.items() if last < state.done - _PLANS]:

@@ -10,24 +10,36 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ifog.batches import belonging
+from ifog.folds import thinned
 from ifog.glances import Watched
 from ifog.numbers import number
-from ifog.ranks import Ranks, belongs
+from ifog.ranks import Ranks
 from ifog.telemetry import CellStart, Event, LogEvent, WatchEvent
 
 __all__ = ["Figure", "Training", "fold_training", "view_training"]
 
 _KEPT = 1500  # calls kept of a figure; beyond that every second one is dropped
-_SHOWN = 240  # points sent to the browser
+_SHOWN = 160  # points sent to the browser, which has some 200 pixels for them
 _FIGURES = 6  # small multiples drawn at most
 _OUTLIER = 0.25  # of the band: how far from the mean the worst rank must be to be drawn
 _VISIBLE = 0.05  # of the whole curve: a band that is thinner hides its mean behind any other line
 _END = 20  # part of the calls over which ranks are compared
 _HIGHER_IS_BETTER = ("acc", "score", "auc", "f1", "precision", "recall", "r2", "psnr", "reward")
+
+
+class Told(NamedTuple):
+    """What is drawn of one call: over the ranks, and ``values`` [ranks]."""
+
+    low: float
+    mean: float
+    high: float
+    seconds: float
+    values: np.ndarray
 
 
 @dataclass
@@ -43,10 +55,13 @@ class Figure:
         None  # call, round and rank of the first that is no number
     )
     stride: int = 1
+    told: dict[int, Told] = field(default_factory=dict)  # calls that all ``ranks`` have made
 
     def put(self, step: int, rank: int, done: int, t: float, value: float) -> None:
         """Add a rank's value of the call ``step``, made ``t`` seconds after the cell began."""
-        self.ranks.add(rank)
+        if rank not in self.ranks:
+            self.ranks.add(rank)
+            self.told.clear()
         if not math.isfinite(value) and (self.broken is None or (done, rank) < self.broken[1:]):
             self.broken = (step, done, rank)
         if step % self.stride:
@@ -75,15 +90,14 @@ class Training:
 
 def fold_training(state: Training, events: Iterable[Event]) -> Training:
     """Follow what is logged, and the distances of the first watched tensor."""
-    for event in events:
-        seq = state.ranks.seq
-        if not belongs(state.ranks, event):
-            continue
+    seq = state.ranks.seq
+    for event in belonging(state.ranks, events):
         if isinstance(event, LogEvent):
             _log(state, event)
         elif isinstance(event, WatchEvent):
             _glance(state, event)
         elif isinstance(event, CellStart) and state.ranks.seq != seq:
+            seq = state.ranks.seq
             state.watched.clear()
             state.distance = None
             state.news += 1
@@ -150,15 +164,30 @@ def _complete(figure: Figure) -> list[int]:
     return sorted(k for k, row in figure.values.items() if k < end and len(row) == many)
 
 
+def _tell(figure: Figure, steps: Sequence[int]) -> list[Told]:
+    """What is drawn of the calls; that of most has been told before, and does not change."""
+    told = figure.told
+    fresh = [k for k in steps if k not in told]
+    if fresh:
+        ranks = sorted(figure.ranks)
+        table = np.array([[figure.values[k][r] for r in ranks] for k in fresh])  # [calls, ranks]
+        edges = (table.min(axis=1), table.mean(axis=1), table.max(axis=1))
+        rows = zip(*map(_plain, edges), table, strict=True)
+        for k, (low, mean, high, row) in zip(fresh, rows, strict=True):
+            told[k] = Told(low, mean, high, round(figure.times[k], 3), row)
+    if len(told) > 4 * _SHOWN:
+        figure.told = {k: told[k] for k in steps}
+    return [told[k] for k in steps]
+
+
 def _view(figure: Figure, *, log: bool = False) -> dict[str, Any] | None:
     steps = _complete(figure)
     if not steps and figure.broken is None:
         return None
-    if len(steps) > _SHOWN:
-        pick = np.unique(np.linspace(0, len(steps) - 1, _SHOWN).round().astype(int))
-        steps = [steps[i] for i in pick]
+    steps = [steps[i] for i in thinned(len(steps), _SHOWN)]
     ranks = sorted(figure.ranks)
-    table = np.array([[figure.values[k][r] for r in ranks] for k in steps]).reshape(-1, len(ranks))
+    told = _tell(figure, steps)
+    table = np.array([point.values for point in told]).reshape(-1, len(ranks))
     by_call = len(steps) > 1 and figure.rounds[steps[0]] == figure.rounds[steps[-1]]
     worst = _worst(figure.name, table)
     broken = figure.broken
@@ -167,10 +196,10 @@ def _view(figure: Figure, *, log: bool = False) -> dict[str, Any] | None:
         "log": log,
         "axis": "call" if by_call else "round",
         "rounds": steps if by_call else [figure.rounds[k] for k in steps],
-        "seconds": [round(figure.times[k], 3) for k in steps],
-        "low": _plain(table.min(axis=1)),
-        "mean": _plain(table.mean(axis=1)),
-        "high": _plain(table.max(axis=1)),
+        "seconds": [point.seconds for point in told],
+        "low": [point.low for point in told],
+        "mean": [point.mean for point in told],
+        "high": [point.high for point in told],
         "worst": None if worst is None else [ranks[worst], _plain(table[:, worst])],
         "many": len(ranks),
         "value": number(float(table[-1].mean())) if steps else "",

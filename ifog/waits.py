@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ifog.numbers import count, counted, duration, named, rank_ranges
-from ifog.ranks import STALL, Ranks, track
-from ifog.telemetry import CellEnd, CellStart, Event, OpEvent, WaitEvent
+from ifog.batches import Run, belonging
+from ifog.numbers import count, counted, duration, floored, named, rank_ranges
+from ifog.ranks import STALL, Ranks, operate
+from ifog.telemetry import CellEnd, CellStart, Event, WaitEvent
 from ifog.waitgraph import columns, cycle, steps
 from ifog.why import Explanation, State, explain, of_wait, operation
 
@@ -68,20 +69,29 @@ class Waits:
 
 def fold_waits(state: Waits, events: Iterable[Event]) -> Waits:
     """Follow what every rank does, and note what it did during a stall."""
-    for event in events:
-        ranks = state.ranks
-        seq, wait = ranks.seq, ranks.waits.get(event.rank)
-        if not track(ranks, event):
-            continue
-        if isinstance(event, CellStart) and ranks.seq != seq:
+    ranks, seq = state.ranks, state.ranks.seq
+    for event in belonging(ranks, events):
+        if type(event) is list:
+            state.operations += len(event)
+            _operate(state, event)
+        elif isinstance(event, CellStart) and ranks.seq != seq:
+            seq = ranks.seq
             state.operations, state.stall, state.past = 0, None, None
-        elif isinstance(event, OpEvent):
-            state.operations += 1
-            if wait is not None and event.rank not in ranks.waits:
-                _go_on(state, wait, event.t1)
         elif isinstance(event, WaitEvent) and event.t - event.since > STALL:
             _note(state, event.t)
     return state
+
+
+def _operate(state: Waits, run: Run) -> None:
+    wait = state.ranks.waits.get(run[0].rank)
+    if wait is None:
+        operate(state.ranks, run)
+        return
+    for event in run:
+        operate(state.ranks, [event])
+        if wait is not None and event.rank not in state.ranks.waits:
+            _go_on(state, wait, event.t1)
+            wait = None
 
 
 def _note(state: Waits, t: float) -> None:
@@ -221,8 +231,11 @@ def view_waits(state: Waits, now: float) -> dict[str, Any]:
 
 
 def _nothing(state: Waits) -> dict[str, Any]:
-    lost = f", {count(state.ranks.lost)} events lost"
-    done = f"{count(state.operations)} operations{lost}" if state.operations else ""
+    live = state.ranks.live
+    # While more come, a number that only changes now and then, so that the picture may rest.
+    many = floored(state.operations) if live else state.operations
+    words = f"{'over ' * (many < state.operations)}{count(many)} operations"
+    done = f"{words}, {count(state.ranks.lost)} events lost" if state.operations else ""
     return {"n": state.ranks.n, "empty": True, "key": done, "say": "Nothing waits."}
 
 

@@ -299,3 +299,8 @@ def write_notebook(path: Path, cells: list[str]) -> None:
     document = {"cells": rows, "metadata": {"kernelspec": kernel}, "nbformat": 4,
                 "nbformat_minor": 5}  # fmt: skip
     path.write_text(json.dumps(document))
+
+
+def assert_alone(notebook):
+    assert notebook.outside == []
+    assert notebook.errors == []

@@ -7,12 +7,11 @@ all views. The tests on that page leave it as they found it.
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
-from itertools import count
 from pathlib import Path
 
 import lab
 import pytest
+from lab import assert_alone
 
 pytestmark = [
     pytest.mark.browser,
@@ -91,27 +90,6 @@ BEYOND = """() => {
 
 
 @pytest.fixture(scope="module")
-def page_of(tmp_path_factory):
-    """Opens a notebook, given as a file or as cells; server and browser are there once."""
-    folder, home = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home")
-    numbers = count()
-    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        server = stack.enter_context(lab.lab(folder, home))
-        chromium = stack.enter_context(lab.browser())
-
-        def open_page(content, **options):
-            name = f"page{next(numbers)}.ipynb"
-            if isinstance(content, Path):
-                shutil.copy(content, folder / name)
-            else:
-                lab.write_notebook(folder / name, content)
-            return lab.opened(chromium, server, name, **options)
-
-        yield open_page
-
-
-@pytest.fixture(scope="module")
 def shared(page_of):
     with page_of(
         [FEED, RUN, "print([panel.asleep for panel in page.panels])"], height=2600
@@ -129,11 +107,6 @@ def played(shared):
     shared.darken(dark=False)
     yield shared
     assert_alone(shared)
-
-
-def assert_alone(notebook):
-    assert notebook.outside == []
-    assert notebook.errors == []
 
 
 def panel(notebook, name):
@@ -238,6 +211,29 @@ def test_arrow_keys_of_a_paused_page_step_through_its_rounds(played):
     played.wait("its curve", f"whole => ({curve})() === whole", whole, timeout=10)
 
 
+def test_a_paused_page_stands_still_until_a_busy_kernel_has_gone_back(played):
+    shown = "() => document.querySelector('.ifog-bar b').textContent"
+    played.run_cell(1)
+    early = f"() => {{ const done = Number(({shown})()); return done > 5 && done < 40; }}"
+    played.wait("an early round", early)
+    press(played, "graph", " ")
+    pills = "[...document.querySelectorAll('.ifog-bar .ifog-pill:not([hidden])')]"
+    played.wait("the pill", f"() => {pills}.some(pill => pill.textContent === 'paused')")
+    paused = int(played.page.evaluate(shown))
+    played.page.evaluate("""() => {
+        const seen = (window.seenRounds = new Set());
+        const figure = document.querySelector('.ifog-bar b');
+        const note = new MutationObserver(() => seen.add(figure.textContent));
+        note.observe(figure, {childList: true, characterData: true, subtree: true});
+    }""")
+    press(played, "graph", "ArrowLeft")
+    played.wait("the cell to end", "() => !document.body.innerText.includes('[*]')")
+    played.wait("one round less", f"round => ({shown})() === round", str(paused - 1), timeout=10)
+    assert played.page.evaluate("() => [...window.seenRounds]") == [str(paused - 1)]
+    press(played, "graph", " ")
+    played.wait("the present", f"() => ({shown})() === '60'", timeout=10)
+
+
 def test_the_timeline_zooms_moves_and_shows_the_critical_path(played):
     key = panel(played, "timeline").locator(".ifog-key")
     whole = key.inner_text()
@@ -329,6 +325,7 @@ def test_below_620_pixels_panels_stand_below_each_other_and_no_text_on_another(p
     for width in (800, 700):
         played.page.set_viewport_size({"width": width, "height": 3600})
         played.wait("the page to be narrow", NARROW)
+        played.wait("it to be drawn anew", f"() => !({BEYOND})().length", timeout=10)
         played.wait("no text to lie on another", f"() => !({OVERLAPS})().length", timeout=10)
         assert played.page.evaluate(OVERLAPS) == []
         assert len(set(played.page.evaluate(LEFT_EDGES))) == 1
@@ -387,118 +384,6 @@ def test_the_tutorial_moves_its_panels_while_a_cell_runs(page_of):
         assert running(notebook) == busy
         notebook.wait_until_run(timeout=180)
         assert_alone(notebook)
-
-
-STALL = [
-    "%load_ext ifog\n%bf start -n 4",
-    "%bf dashboard",
-    """%%bf
-import time
-x = bf.neighbor_allreduce(torch.ones(3), name="x")
-if bf.rank() == 3: time.sleep(4)
-for _ in range(2): x = bf.neighbor_allreduce(x, name="x")""",
-    """%%bf
-import time
-if bf.rank() == 3:
-    time.sleep(1.5)
-    raise ValueError("no gradient")
-for _ in range(2): x = bf.neighbor_allreduce(x, name="x")""",
-    "%%bf\nx = bf.neighbor_allreduce(x, name='x')",
-]
-WAITING = """() => {
-    const panel = document.querySelector('.ifog-risen');
-    if (!panel) return null;
-    const look = node => node.classList[2];
-    const marks = [...panel.querySelectorAll('.waiter')];
-    const looks = Object.fromEntries(marks.map(node => [node.dataset.rank, look(node)]));
-    const red = panel.querySelectorAll('.needs.stalled').length;
-    const grid = panel.closest('.ifog-grid');
-    const first = [...grid.children].every(
-        child => child.getBoundingClientRect().top >= panel.getBoundingClientRect().top - 1);
-    const said = [...panel.querySelectorAll('.sentence:not([visibility])')];
-    return {sentence: said.map(line => line.textContent).join(' '),
-        key: panel.querySelector('.ifog-key').textContent, looks, red, first};
-}"""
-SAYS = f"words => ({WAITING})()?.sentence.startsWith(words)"
-ALL_WAIT = f"""() => {{ const seen = ({WAITING})();
-    return seen && Object.values(seen.looks).filter(look => look === 'waiting').length === 3; }}"""
-
-
-def test_the_panel_says_who_waits_and_keeps_it_when_a_rank_raised(page_of):
-    with page_of(STALL, height=4000) as notebook:
-        _stall(notebook)
-
-
-def _stall(notebook):
-    prompts = "i => /\\d/.test(document.querySelectorAll('.jp-InputPrompt')[i].textContent)"
-    for index in (0, 1):
-        notebook.run_cell(index)
-        notebook.wait(f"cell {index} to end", prompts, index, timeout=60)
-    notebook.run_cell(2)
-    notebook.wait("the straggler", SAYS, "Rank 3 still computes", timeout=30)
-    notebook.wait("all who wait", ALL_WAIT, timeout=3)
-    seen = notebook.page.evaluate(WAITING)
-    assert seen["looks"].pop("3") == "computing"
-    assert seen["first"]
-    assert seen["red"] == 2  # of the exponential graph, only ranks 0 and 1 hear from rank 3
-    notebook.wait("cell 2 to end", prompts, 2)
-    notebook.wait("the panel to fold", "() => !document.querySelector('.ifog-risen')", timeout=10)
-    notebook.run_cell(3)
-    notebook.wait("the raise", SAYS, "Rank 3 raised ValueError; 3 ranks were", timeout=30)
-    seen = notebook.page.evaluate(WAITING)
-    assert seen["looks"] == {"0": "waiting", "1": "waiting", "2": "waiting", "3": "gone"}
-    assert seen["key"] == "at the moment of release"
-    notebook.wait("its node in the graph to be crossed", "() => !!document.querySelector('.cross')")
-    notebook.wait("missing messages", "() => !!document.querySelector('.missing')")
-    notebook.run_cell(4)
-    notebook.wait("cell 4 to end", prompts, 4)
-    notebook.wait("the panel to fold", "() => !document.querySelector('.ifog-risen')", timeout=10)
-    assert_alone(notebook)
-
-
-RECORDED = [
-    "%load_ext ifog\n%bf start -n 4\n%bf record on run.ifog",
-    """%%bf
-import time
-x = torch.arange(4.0) + bf.rank()
-for _ in range(40):
-    x = bf.neighbor_allreduce(x, name="x")
-    time.sleep(0.02)""",
-    "%bf record off\n%bf stop",
-    "import ifog\npage = ifog.replay('run.ifog', title='Again', paused=True)\npage",
-]
-ROUND = "document.querySelector('.ifog-bar b')?.textContent"
-
-
-def test_a_run_is_recorded_in_a_cell_replayed_and_scrubbed(page_of):
-    with page_of(RECORDED, height=4000) as notebook:
-        _scrub(notebook)
-
-
-def _scrub(notebook):
-    notebook.run_all()
-    notebook.wait_until_run(timeout=180)
-    page = notebook.page
-    track = page.locator(".ifog-scrub")
-    track.wait_for(timeout=30_000)
-    notebook.wait("its title", "() => document.body.innerText.includes('Again')")
-    assert page.inner_text("button.ifog-pill").startswith("paused")
-    box = track.bounding_box()
-    track.click(position={"x": 0.8 * box["width"], "y": 12})
-    middle = f"() => Number({ROUND}) > 15 && Number({ROUND}) < 40"
-    notebook.wait("the middle of the run", middle, timeout=10)
-    drawn = "() => !!document.querySelector('.ifog-dashboard .series.main')"
-    notebook.wait("its curve", drawn, timeout=10)
-    before = int(page.inner_text(".ifog-bar b"))
-    page.keyboard.press("ArrowRight")
-    notebook.wait("one round more", f"round => {ROUND} === String(round + 1)", before, timeout=5)
-    page.keyboard.press("Home")
-    notebook.wait("the beginning", f"() => Number({ROUND} || 0) === 0", timeout=5)
-    page.keyboard.press(" ")
-    notebook.wait("the end", f"() => {ROUND} === '40'", timeout=20)
-    paused = "() => document.querySelector('button.ifog-pill').textContent.startsWith('paused')"
-    notebook.wait("it to stop there", paused, timeout=10)
-    assert_alone(notebook)
 
 
 def running(notebook):

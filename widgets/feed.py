@@ -14,17 +14,18 @@ from collections.abc import Callable, Iterable, MutableSet, Sequence
 from time import monotonic, thread_time
 from typing import Any, Protocol
 
+from ifog.batches import Once
 from ifog.sources import EventSource, events_of, source_of
 from ifog.telemetry import now
 from ifog.widgets.past import Past
 
 __all__ = ["Feed"]
 
-_PERIOD = 0.05  # seconds between two looks at the source
+_PERIOD = 0.045  # seconds between two looks at the source
 _BREATH = 0.005  # seconds that are always left to other threads
 _SLOW = 0.25  # with many ranks
 _MANY = 32
-_REST = 70  # times as long as it worked a panel rests, so that none takes much of a core
+_REST = 60  # times as long as it worked a panel rests, so that none takes much of a core
 _LONGEST = 2.0  # seconds it may rest
 _REFRESH = 0.5  # seconds after which clocks and rates move on without news
 
@@ -37,6 +38,9 @@ class Follower(Protocol):
 
     def announce(self, source: EventSource) -> None:
         """``source`` is about to be read for the first time."""
+
+    def take(self, source: EventSource) -> None:
+        """Take what is new in ``source``, which is not shown yet."""
 
     def follow(self, source: EventSource, *, refresh: bool) -> None:
         """Take what is new in ``source``; ``refresh`` asks to move on without news too."""
@@ -119,7 +123,7 @@ class Feed:
             if self._events is not events:
                 for panel in self._panels if self._events is not None else ():
                     panel.restart()
-                self._events = events
+                self._events, self._read = events, 0
                 for panel in self._panels:
                     panel.announce(events)
                 self._unprepared = deque(self._panels)
@@ -130,8 +134,7 @@ class Feed:
             if hasattr(events, "advance"):
                 events.advance()
             events = self._past or events
-            # Whoever reads new events first unpacks them for all, which is no panel's own work.
-            self._read = events.since(self._read)[0]
+            events = self._taken(events)
             time = now()
             due = time - self._refreshed > _REFRESH
             for panel in panels:
@@ -144,6 +147,17 @@ class Feed:
                 self._refreshed = time
             if self._deliver is not None:
                 self._deliver()
+
+    def _taken(self, events: Any) -> Any:
+        """The source as it is now, after all panels have taken what is new in it."""
+        if getattr(events, "tape", None) is not None:
+            return events
+        present = Once(events, self._read)
+        self._read = present.cursor
+        for panel in self._panels:  # one that rests is spared its picture, not the events
+            if not panel.asleep:
+                panel.take(present)
+        return present
 
     def _answer(self, events: Any) -> None:
         """Go to where the page asks to be: to a round that is over, or to the present."""

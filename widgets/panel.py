@@ -113,6 +113,15 @@ class Panel(anywidget.AnyWidget):
         if not self.state and _tape(source) is None and source.since(sys.maxsize)[0] > _MUCH:
             self._show({"empty": True, "why": ["Reading the run", "the picture comes soon"]})
 
+    def take(self, source: EventSource) -> None:
+        """Fold what is new in ``source``, which goes on; ``follow`` shows it later."""
+        with self._folding:
+            try:
+                if "error" not in self.state and self._read(source):
+                    self._anew = True
+            except Exception as error:
+                self._fail(error)
+
     def follow(self, source: EventSource, *, refresh: bool) -> None:
         """Fold what is new in ``source`` and show it; an error is shown, never raised.
 
@@ -128,10 +137,16 @@ class Panel(anywidget.AnyWidget):
                     return
                 self._anew = False
                 state = self._view(now() if _tape(source) is None else self._time)
+                if self._live is not None:
+                    state = state | {"past": True}  # what a paused page has asked for
             except Exception as error:
-                _log.debug("a panel failed", exc_info=True)
-                state = {"error": f"{type(error).__name__}: {error}"}
-            self._show(state)
+                self._fail(error)
+            else:
+                self._show(state)
+
+    def _fail(self, error: Exception) -> None:
+        _log.debug("a panel failed", exc_info=True)
+        self._show({"error": f"{type(error).__name__}: {error}"})
 
     def _view(self, time: float) -> dict[str, Any]:
         return self.picture.view(self._folded.state, time)

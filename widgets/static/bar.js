@@ -2,6 +2,7 @@
 
 import { Layer, count, duration, html, stateOf, svgRoot, write } from "./draw.js";
 import { announce, scopeOf, select } from "./keys.js";
+import { heldBy, soon } from "./pace.js";
 import { carry } from "./porter.js";
 import { scrubber } from "./scrubber.js";
 import { addTips } from "./tips.js";
@@ -80,6 +81,8 @@ function render({ model, el }) {
   const layer = new Layer(strip);
   let news = performance.now();
   let scope = null;
+  let asked = false;
+  let shown = null; // the state on the screen, which stays while the page is paused
 
   // In a replay the scrubber stands for the rule under the bar; keys work on the whole page.
   function drawPlayer() {
@@ -99,7 +102,8 @@ function render({ model, el }) {
   }
 
   function draw() {
-    const state = stateOf(model);
+    asked = false;
+    const state = (shown = heldBy(scopeOf(root).dataset, shown, stateOf(model)));
     const n = state.n ?? 0;
     const fresh = state.cell === null || state.cell === undefined;
     const early = fresh && !model.get("replay")?.ticks;
@@ -136,7 +140,9 @@ function render({ model, el }) {
 
   const onState = () => {
     news = performance.now();
-    requestAnimationFrame(draw);
+    if (asked) return;
+    asked = true;
+    soon(draw);
   };
   const onClick = (event) => {
     const rank = event.target.closest?.("[data-rank]")?.dataset.rank;
@@ -148,7 +154,7 @@ function render({ model, el }) {
     if (detail.scope !== scopeOf(root)) return;
     if (detail.what === "select") model.set("selected", detail.chosen);
     if (detail.what === "pause") {
-      const { cell, round } = stateOf(model);
+      const { cell, round } = shown ?? {};
       Object.assign(scopeOf(root).dataset, { cell: cell ?? 0, round: round ?? 0 });
     }
     draw();

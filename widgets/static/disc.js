@@ -1,5 +1,7 @@
 // Eigenvalues on the unit disc; what lies between the second one and the circle is the gap, tinted.
 
+import { number } from "./draw.js";
+
 // points are [real, imaginary, multiplicity], the largest first; before are hollow.
 export function drawDisc(layer, { x, y, radius, points, rate, before = [] }) {
   const at = (re, im) => ({ cx: x + re * radius, cy: y - im * radius });
@@ -20,7 +22,7 @@ export function drawDisc(layer, { x, y, radius, points, rate, before = [] }) {
     second ||= blue;
     const kind = first ? "eigen-one" : blue || Math.abs(Math.hypot(re, im) - rate) < 1e-6 && rate > 1e-12 ? "eigen-second" : "eigen";
     const r = (first ? 5 : 5 * Math.sqrt(Math.min(many, 8))) * Math.min(1, radius / 60);
-    const text = `λ = ${re}${im ? ` ${im < 0 ? "−" : "+"} ${Math.abs(im)} i` : ""}\n|λ| = ${Number(Math.hypot(re, im).toFixed(6))}${many > 1 ? `, ${many} times` : ""}`;
+    const text = `λ = ${number(re)}${im ? ` ${im < 0 ? "−" : "+"} ${number(Math.abs(im))} i` : ""}\n|λ| = ${number(Math.hypot(re, im))}${many > 1 ? `, ${many} times` : ""}`;
     layer.put(`point${k}`, "circle", { ...at(re, im), r, class: kind, "data-tip": text });
     if (many >= 4) {
       const spot = at(re, im);

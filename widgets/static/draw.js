@@ -133,11 +133,13 @@ export function wholeTicks(end) {
   return Array.from({ length: last + 1 }, (_, index) => index * step);
 }
 
-// Reading a length makes the browser lay out the whole page, so each is read once.
+// Reading a length makes the browser lay out the whole page, so each is read once; all digits are
+// of one width, so that a number which changes is read once, too.
 const lengths = new Map();
+const alike = (className, text) => `${className}|${String(text).replace(/\d/g, "0")}`;
 
 export function lengthOf(element) {
-  const name = `${element.getAttribute("class")}|${element.textContent}`;
+  const name = alike(element.getAttribute("class"), element.textContent);
   let length = lengths.get(name);
   if (length === undefined) {
     length = element.getComputedTextLength();
@@ -148,7 +150,7 @@ export function lengthOf(element) {
 }
 
 export function textWidth(layer, key, text, className) {
-  const known = lengths.get(`${className}|${text}`);
+  const known = lengths.get(alike(className, text));
   if (known !== undefined) return known;
   return lengthOf(layer.put(key, "text", { class: className, visibility: "hidden" }, text));
 }

@@ -3,10 +3,10 @@
 import { Layer, html, mark, stateOf, svgRoot, write } from "./draw.js";
 import { addGrip } from "./grip.js";
 import { scopeOf, steer } from "./keys.js";
+import { heldBy, soon } from "./pace.js";
 import { showEmpty, showFault, showTable } from "./states.js";
 import { addTips } from "./tips.js";
 
-const REDRAW = 45; // milliseconds between two redraws, four a second with reduced motion
 const SPEAK = 5000;
 const BIG = 1.5; // how much larger a presented panel is drawn
 
@@ -90,8 +90,7 @@ export function mount(model, el, view) {
     if (!root.isConnected || !visible || document.hidden) return;
     drawn = performance.now();
     const page = scopeOf(root).dataset;
-    if (!shown || !page.paused || page.stepped) shown = stateOf(model);
-    const state = shown;
+    const state = (shown = heldBy(page, shown, stateOf(model)));
     frame.scale = root.classList.contains("ifog-shown") ? BIG : 1;
     room ??= body.clientWidth;
     frame.width = room / frame.scale;
@@ -121,8 +120,7 @@ export function mount(model, el, view) {
   frame.ask = () => {
     if (asked) return;
     asked = true;
-    const rest = drawn + (still.matches ? 250 : REDRAW) - performance.now();
-    if (rest > 4) setTimeout(() => requestAnimationFrame(draw), rest);
+    if (drawn) soon(draw, still.matches);
     else requestAnimationFrame(draw);
   };
 

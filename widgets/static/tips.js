@@ -2,6 +2,8 @@
 
 import { html } from "./draw.js";
 
+const EDGE = 28; // pixels at the lower edge of the window, where a front end has its status line
+
 export function addTips(root) {
   const tip = html("div", "ifog-tip");
   tip.hidden = true;
@@ -14,7 +16,8 @@ export function addTips(root) {
     const box = root.getBoundingClientRect();
     const left = event.clientX - box.left + 14;
     tip.style.left = `${Math.max(0, Math.min(left, box.width - tip.offsetWidth))}px`;
-    tip.style.top = `${event.clientY - box.top + 16}px`;
+    const below = event.clientY + 16 + tip.offsetHeight < window.innerHeight - EDGE;
+    tip.style.top = `${event.clientY - box.top + (below ? 16 : -12 - tip.offsetHeight)}px`;
   });
   root.addEventListener("pointerleave", () => (tip.hidden = true));
 }
