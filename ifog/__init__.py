@@ -184,7 +184,7 @@ if not (_Path(__path__[0]) / "widgets").is_dir() and (_root / "widgets" / "__ini
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _MODULES or name in ("magics", "widgets"):
         return importlib.import_module(f"ifog.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ifog' has no attribute {name!r}{_closest(name)}")

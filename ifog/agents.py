@@ -42,6 +42,9 @@ class Carrier(Protocol):
     def sums(self, xs: Sequence[Tensor]) -> Under:
         """Start to add up tensors over all hosts; gives the sums."""
 
+    def resumed(self, step: int) -> int:
+        """The number of the next round: ``step``, or the furthest host's after a failure."""
+
 
 class _Done:
     """A round that is through."""
@@ -80,6 +83,9 @@ class _Here:
 
     def sums(self, xs: Sequence[Tensor]) -> Under:
         return _Done(list(xs))
+
+    def resumed(self, step: int) -> int:
+        return step
 
 
 class MatrixMixer:
@@ -176,13 +182,14 @@ class MatrixMixer:
                     f"swap: a tensor has shape {tuple(x.shape)}, but the slots of the agents here "
                     f"are {tuple(share.slots.ids.shape)}: a row for each agent and neighbour"
                 )
-        self.step += 1
+        self.step = self._carrier.resumed(self.step) + 1
         tables = self._carrier.tables([x.flatten(0, 1) for x in xs], share.edge_traffic).wait()
         return _one_or_all([share.swapped(table) for table in tables])
 
     def _next(self, xs: Sequence[Tensor]) -> Share:
         self._require_rows(xs)
-        step, self.step = self.step, self.step + 1
+        step = self._carrier.resumed(self.step)
+        self.step = step + 1
         return self._share(step)
 
     def _share(self, step: int) -> Share:

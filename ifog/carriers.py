@@ -22,6 +22,7 @@ from ifog.hosting import Traffic
 from ifog.mixing import Round
 from ifog.operation import Outcome, launch
 from ifog.ops import allreduce_nonblocking
+from ifog.recount import Recount
 from ifog.squeezing import squeezed, unsqueezed
 
 __all__ = ["agent_mixer"]
@@ -63,6 +64,7 @@ class _Ranks:
         context = current()
         self.me, self.count = context.rank, context.size
         self._squeeze, self._name = squeeze, name
+        self._recount = Recount()
 
     def tables(self, xs: Sequence[Tensor], traffic: Traffic) -> Under:
         return _rows_nonblocking(xs, traffic, self._squeeze, self._name)
@@ -70,6 +72,9 @@ class _Ranks:
     def sums(self, xs: Sequence[Tensor]) -> Under:
         handles = [allreduce_nonblocking(x) for x in xs]
         return Round(tuple(handles), lambda means: [mean * self.count for mean in means])
+
+    def resumed(self, step: int) -> int:
+        return self._recount.agree(_OP, step)[0] if self._recount.due else step
 
 
 def _rows_nonblocking(

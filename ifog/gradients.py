@@ -14,7 +14,7 @@ from torch import Tensor
 from ifog.errors import ArgumentError
 from ifog.flat import Bucket, Layout, zeros
 
-__all__ = ["flattened", "flattened_bucket", "restore", "restore_bucket"]
+__all__ = ["finite", "flattened", "flattened_bucket", "restore", "restore_bucket"]
 
 
 def flattened(layout: Layout) -> list[Tensor]:
@@ -38,6 +38,12 @@ def flattened(layout: Layout) -> list[Tensor]:
 def restore(layout: Layout, mixed: Sequence[Tensor]) -> None:
     """Let these be the gradients of the layout's tensors."""
     _give(layout.tensors, layout.views(mixed), mixed[0])
+
+
+def finite(layout: Layout) -> bool:
+    """Whether all entries of all gradients there are are finite."""
+    found = [x.grad for x in layout.tensors if x.grad is not None]
+    return all(bool(gradient.isfinite().all()) for gradient in found)
 
 
 def flattened_bucket(layout: Layout, bucket: Bucket, like: Tensor) -> Tensor:

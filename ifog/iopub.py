@@ -24,10 +24,8 @@ from typing import Any, NamedTuple
 
 from ifog.event_bytes import Deferred, pack, unpack
 from ifog.telemetry import (
-    CellEnd,
-    CellStart,
+    LANDMARKS,
     Event,
-    GraphEvent,
     LostEvent,
     OpEvent,
     WaitEvent,
@@ -45,8 +43,7 @@ _LOOK = 0.25  # seconds between two looks at what the main thread waits for
 _IDLE = 1.0  # and, between cells, at whether an operation was called there
 _MANY = 8000  # events that do not wait for the period to end
 _LIMIT = 16_000  # events in one message
-_KEPT = (CellStart, CellEnd, GraphEvent)
-_NEWS = (CellStart, CellEnd, WaitEvent)
+_NEWS = (*LANDMARKS, WaitEvent)
 _T1 = OpEvent._fields.index("t1")
 _PARTS = 2  # buffers of a message: all events, and once more those that are news
 
@@ -166,7 +163,7 @@ def _thinned(events: list[Any]) -> list[Any]:
     surplus = len(events) - _LIMIT
     if surplus <= 0:
         return events
-    return [e for e in events[:surplus] if isinstance(e, _KEPT)] + events[surplus:]
+    return [e for e in events[:surplus] if isinstance(e, LANDMARKS)] + events[surplus:]
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -185,7 +182,7 @@ class Batch(NamedTuple):
     Attributes:
         rank: whose they are.
         events: all, in their order, read when they are asked for.
-        news: those of cells and waits, for which nobody can wait.
+        news: those of cells, graphs and waits, for which nobody can wait.
         lost: how many the rank dropped before them.
         busy_until: when the last operation among them ended, or None.
     """

@@ -363,7 +363,7 @@ class Line:
                 self._altered += 1
                 return
             self._events.lost += batch.lost
-            self._events.write(batch.events)
+            self._events.write(batch.events, batch.news)
             if cell is not None:
                 cell.take_events(batch.news)
                 cell.keep_busy(rank, batch.busy_until)

@@ -21,6 +21,7 @@ from ifog.hierarchical import hierarchical_neighbor_allreduce_nonblocking
 from ifog.machines import machine_rank
 from ifog.neighbors import neighbor_allreduce_nonblocking
 from ifog.ops import allreduce_nonblocking
+from ifog.recount import Recount
 from ifog.schedules import Schedule, constant
 from ifog.weights import of_rank
 
@@ -105,9 +106,12 @@ class RankMixer:
         self._last = (-1, 0)  # the round that was started last, and how often it was
         self._begin = begin
         self._name = name
+        self._recount = Recount()
 
     def start(self, *xs: Tensor) -> Round:
         """Start a round; no tensor may change until it is done."""
+        if self._recount.due:
+            (self.step,), self._last = self._recount.agree("mixer", self.step), (-1, 0)
         tensors, unpacked = packed(xs)
         step, self.step = self.step, self.step + 1
         # The parts of one round may be under way together, but not under one name.

@@ -18,9 +18,17 @@ from ifog.context import current
 from ifog.errors import ArgumentError
 from ifog.flat import Bucket, FlatParameters
 from ifog.mixing import Mixer, Mixing
-from ifog.optim_arguments import named, require_combinable, require_unchanged, require_usable
+from ifog.optim_arguments import (
+    named,
+    require_combinable,
+    require_unchanged,
+    require_usable,
+    state_of,
+)
 from ifog.parameters import require_same
 from ifog.pipeline import Pipeline, Relay, step_on
+from ifog.recount import Recount
+from ifog.window_mixing import WindowMixer
 
 __all__ = ["DecentralizedOptimizer"]
 
@@ -121,6 +129,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         self._rounds = 0
         self._under_way: Mixing | None = None
         self._synchronized = False
+        self._recount = Recount()
         trained = [(x, name) for x, name in named(optimizer) if x.requires_grad]
         self._all = [(x, x.requires_grad, name) for x, name in named(optimizer)]
         if not trained:
@@ -134,7 +143,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         if overlap and order == "awc":
             self._relay = Relay(self._layout)
         elif overlap:
-            self._pipeline = Pipeline(self._layout, self._start_bucket, self._is_next_due)
+            self._pipeline = Pipeline(self._layout, self._start_bucket, self._starts)
         settings = [f"order {order}, every {every}, mix_state {self._mix_state}"]
         described = [*settings, *self._layout.describe(), *self._buffers.describe()]
         require_same("DecentralizedOptimizer", described)
@@ -158,6 +167,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             ArgumentError: parameters were moved, added, frozen or unfrozen since construction.
             PeerFailedError: another rank failed meanwhile.
         """
+        self._resume()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -172,7 +182,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         if due and not self._synchronized and self._relay is None:
             self._mix_now()
         if self.order == "gradient" and hasattr(self, "found_inf"):
-            overflowed = not self._finite()  # the gradient is no longer this rank's alone
+            overflowed = not gradients.finite(
+                self._layout
+            )  # the gradient is no longer this rank's alone
         if self._relay is not None:
             self._pass_on(self._relay, due and not self._synchronized, overflowed)
         elif self._pipeline is not None and due and self.order == "atc":
@@ -193,6 +205,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         With ``awc`` the parameters are. With ``atc``, or before a local step, there is nothing to
         do. Every rank must call it or none.
         """
+        self._resume()
         if self._is_next_due() and not self._synchronized and self.order != "atc":
             self._mix_now()
             self._synchronized = True
@@ -204,11 +217,36 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         For ``overlap`` only; every rank must call it. Nothing changes, neither now nor in the
         results later, but until the next ``step`` parameters may be changed.
         """
+        if self._recount.due:
+            self._forget()
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.wait()
         if self._relay is not None:
             self._relay.drop()
+
+    def _resume(self) -> None:
+        """After a failure nothing is under way any more, and the ranks are to count alike again."""
+        if not self._recount.due:
+            return
+        self._forget()
+        mix = self.mix if isinstance(self.mix, Mixer) else self.mix(self._rounds)
+        if isinstance(mix, WindowMixer):  # which waits for nobody
+            self._recount.pass_over()
+            return
+        counts = (self._steps, self._rounds)
+        self._steps, self._rounds = self._recount.agree("DecentralizedOptimizer", *counts)
+
+    def _forget(self) -> None:
+        self._under_way, self._synchronized = None, False
+        for started in (self._relay, self._pipeline):
+            if started is not None:
+                started.forget()
+
+    def _starts(self) -> bool:
+        """Whether the step after this backward pass mixes."""
+        self._resume()
+        return self._is_next_due()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, mixed ones too."""
@@ -328,22 +366,12 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         for number, key in enumerate(self._mix_state):
             start = own + kept + number * own
             views = self._layout.views(mixed[start : start + own])
-            for mine, value in zip(self._state_tensors(key), views, strict=True):
+            for mine, value in zip(state_of(self.optimizer, self._layout, key), views, strict=True):
                 if mine is not None:
                     mine.copy_(value)
 
-    def _state_tensors(self, key: str) -> list[Tensor | None]:
-        found = [self.optimizer.state.get(x, {}).get(key) for x in self._layout.tensors]
-        for x, value in zip(self._layout.tensors, found, strict=True):
-            if value is not None and (not isinstance(value, Tensor) or value.shape != x.shape):
-                raise ArgumentError(
-                    f"mix_state: {key!r} of {type(self.optimizer).__name__} is no tensor of the "
-                    "parameter's shape and cannot be mixed"
-                )
-        return found
-
     def _gathered_state(self, key: str) -> list[Tensor]:
-        return self._layout.gathered(self._state_tensors(key))
+        return self._layout.gathered(state_of(self.optimizer, self._layout, key))
 
     def _mix_gradients(self) -> None:
         """Replace gradients by mixed ones."""
@@ -387,10 +415,6 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
                 if x.grad is not None:
                     x.grad.mul_(inverse.to(x.grad.device))
         return bool(found.item())
-
-    def _finite(self) -> bool:
-        gradients = [x.grad for x in self._layout.tensors if x.grad is not None]
-        return all(bool(gradient.isfinite().all()) for gradient in gradients)
 
 
 def _tuple(mixed: Any) -> tuple[Tensor, ...]:

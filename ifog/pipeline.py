@@ -49,7 +49,7 @@ class Pipeline:
         self._start = start
         self._due = due
         self._bucket_of = {place: b for b, each in enumerate(self.buckets) for place in each.places}
-        self._clear()
+        self.forget()
         me = ref(self)  # a parameter whose hook held the layout would never be let go of
 
         def arrived(place: int) -> None:
@@ -64,7 +64,8 @@ class Pipeline:
             for place, x in enumerate(layout.tensors)
         ]
 
-    def _clear(self) -> None:
+    def forget(self) -> None:
+        """Begin anew, whatever is under way."""
         self._missing = [set(each.places) for each in self.buckets]
         self._under_way: list[_UnderWay] = []
 
@@ -98,7 +99,7 @@ class Pipeline:
                 self._next()
             return [(each.bucket, each.mixing.wait()) for each in self._under_way]
         finally:
-            self._clear()
+            self.forget()
 
     def close(self) -> None:
         """Take no more note of gradients."""
@@ -131,9 +132,13 @@ class Relay:
         try:
             mixed: Tensor = self._under_way.pop(bucket).wait()
         except BaseException:
-            self._under_way.clear()  # nobody sends the rest any more
+            self.forget()  # nobody sends the rest any more
             raise
         return mixed
+
+    def forget(self) -> None:
+        """Begin anew, whatever is under way."""
+        self._under_way.clear()
 
     def drop(self) -> None:
         """Wait for all that is under way, and forget it."""

@@ -20,6 +20,7 @@ from weakref import WeakSet
 
 __all__ = [
     "EPOCH",
+    "LANDMARKS",
     "CellEnd",
     "CellStart",
     "DeathEvent",
@@ -233,6 +234,9 @@ Event = (
     | DeathEvent
 )
 
+LANDMARKS = (CellStart, CellEnd, GraphEvent)
+_LANDMARKS_KEPT = 4096  # of those that fell out of a log
+
 _KINDS: dict[str, Any] = {
     "start": CellStart,
     "end": CellEnd,
@@ -316,6 +320,9 @@ def reporter(sink: Sink | None) -> Callable[[tuple[Any, ...]], None] | None:
 class EventLog:
     """The last ``capacity`` events, to be read at the reader's own pace; also a sink.
 
+    Of those that fall out, the beginnings and ends of cells and the graphs stay: without them what
+    is left says little to a reader who comes late.
+
     Producers call ``write`` from any thread; each reader keeps a cursor and asks ``since(cursor)``.
     ``lost`` counts what engines dropped, as told by the batches; ``followers`` are the live views
     that read the log, for whose sake engines send more often.
@@ -324,23 +331,38 @@ class EventLog:
     def __init__(self, capacity: int = 200_000) -> None:
         self._capacity = capacity
         self._chunks: deque[Collection[Event]] = deque()
+        self._marks: deque[Sequence[Event] | None] = deque()  # of each chunk, where they are known
+        self._kept: deque[tuple[int, Event]] = deque(maxlen=_LANDMARKS_KEPT)  # with their places
         self._held = 0  # events in the chunks
         self._written = 0
         self._lock = threading.Lock()
         self.lost = 0
         self.followers: WeakSet[Any] = WeakSet()
 
-    def write(self, events: Collection[Event]) -> None:
-        """Append the events, which are read when asked for; the oldest fall out of a full log."""
+    def write(self, events: Collection[Event], marks: Sequence[Event] | None = None) -> None:
+        """Append the events, which are read when asked for; the oldest fall out of a full log.
+
+        Args:
+            events: in their order.
+            marks: those of cells and graphs among them, where that is known without reading them.
+        """
         chunk = tuple(events) if isinstance(events, list) else events
         if not chunk:
             return
         with self._lock:
             self._chunks.append(chunk)
+            self._marks.append(marks)
             self._held += len(chunk)
             self._written += len(chunk)
             while self._held - len(self._chunks[0]) >= self._capacity:
-                self._held -= len(self._chunks.popleft())
+                self._drop()
+
+    def _drop(self) -> None:
+        chunk, marks = self._chunks.popleft(), self._marks.popleft()
+        self._held -= len(chunk)
+        place = self._written - self._held
+        kept = marks if marks is not None else chunk if isinstance(chunk, tuple) else ()
+        self._kept.extend((place, event) for event in kept if isinstance(event, LANDMARKS))
 
     def missed(self, cursor: int) -> int:
         """How many events that were written after ``cursor`` have fallen out already."""
@@ -351,6 +373,7 @@ class EventLog:
         """The new cursor and the events written after ``cursor`` that are still kept."""
         chunks, found = [], 0
         with self._lock:
+            events = [event for place, event in self._kept if place > cursor]
             written = self._written
             missing = min(written - cursor, self._held, self._capacity)
             for chunk in reversed(self._chunks):
@@ -358,7 +381,6 @@ class EventLog:
                     break
                 chunks.append(chunk)
                 found += len(chunk)
-        events: list[Event] = []
         for chunk in reversed(chunks):
             # What the first one has too many was read before.
             events += islice(chunk, 0 if chunk is not chunks[-1] else found - missing, None)

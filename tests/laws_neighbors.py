@@ -7,7 +7,7 @@ import time
 import networkx as nx
 import numpy as np
 import torch
-from spmd import GRAPHS, dense, mixed, near, raises, stack
+from spmd import GRAPHS, dense, fail_and_heal, mixed, near, raises, stack
 
 import ifog
 from ifog import errors, schedules
@@ -414,3 +414,22 @@ def law_a_rank_that_hears_nobody_gets_a_new_tensor():
         assert got.data_ptr() != x.data_ptr()
         assert torch.equal(got, own * stack()[ifog.rank()])
         assert torch.equal(x, stack()[ifog.rank()])
+
+
+def law_mixers_count_alike_after_a_failure():
+    r, n = ifog.rank(), ifog.size()
+    if n == 1:
+        return
+    schedule = ifog.one_peer(ifog.exponential(n))
+    agents = ifog.agent_mixer(ifog.exponential(n))
+    mixers = [ifog.neighbor_mixer(schedule), ifog.agent_mixer(schedule)]
+    for mix in (*mixers, agents):
+        mix.step = r  # as if each rank had been stopped at another round
+    fail_and_heal()
+    x = torch.arange(float(n), dtype=torch.float64)
+    for mix in mixers:
+        expected = dense(schedule(n - 1), weighted=True) @ x
+        assert abs(float(mix(x[r : r + 1, None])) - expected[r]) < 1e-12
+        assert mix.step == n
+    expected = dense(ifog.exponential(n), weighted=True) @ x
+    assert abs(float(agents(x[r : r + 1, None])) - expected[r]) < 1e-12

@@ -6,9 +6,11 @@ of one array and multiplies by W.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import torch
-from spmd import dense, layouts, near, on, raises, stack
+from spmd import dense, fail_and_heal, layouts, near, on, raises, stack
 
 import ifog
 from ifog import errors
@@ -304,3 +306,32 @@ def law_other_parameters_are_refused_on_every_rank():
     every = 2 if odd else 1
     raises(errors.MismatchError, lambda: wrap(every=every), "every 1", "every 2")
     wrap()
+
+
+def law_training_goes_on_after_ranks_were_stopped_at_different_steps():
+    n, r = ifog.size(), ifog.rank()
+    if n == 1:
+        return
+    peers = ifog.one_peer(n)
+    for order in ("atc", "awc", "gradient"):
+        for overlap in (False, True):
+            problem = Problem()
+            sgd = torch.optim.SGD(problem.tensors, lr=LR)
+            mix = ifog.neighbor_mixer(peers)
+            optimizer = ifog.DecentralizedOptimizer(sgd, mix, order=order, overlap=overlap)
+            with suppress(errors.PeerFailedError):
+                problem.train(optimizer, 3 if r == 0 else STEPS)  # the others run into its failure
+            fail_and_heal()
+            optimizer.finish()
+            x = ifog.allgather(problem.flat().detach()[None]).cpu().numpy()
+            problem.train(optimizer, 3)
+            optimizer.finish()
+            rounds = optimizer.state_dict()["decentralized"]["rounds"]
+            for k in range(rounds - 3, rounds):
+                w = dense(peers(k), weighted=True).cpu().numpy()
+                g = problem.gradient(x)
+                if order == "atc":
+                    x = w @ (x - LR * g)
+                else:
+                    x = w @ x - LR * g if order == "awc" else x - LR * (w @ g)
+            problem.holds(x)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
 
 import ifog
+from ifog import errors
 from ifog.context import current
 from ifog.layout import Layout
 
@@ -90,3 +91,13 @@ def raises(error, function, *words):
         assert not missing, f"{caught!s} does not say {missing}"
     else:
         raise AssertionError(f"nothing raised; expected {error.__name__}")
+
+
+def fail_and_heal():
+    """Rank 0 fails while the others may be in the middle of something."""
+    if ifog.rank() == 0:
+        current().abort("lost its way")
+    else:
+        with suppress(errors.PeerFailedError):
+            ifog.barrier()
+    current().heal()

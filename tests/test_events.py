@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ifog.event_bytes import Deferred, pack, unpack
-from ifog.telemetry import EventLog, OpEvent, WaitEvent
+from ifog.telemetry import CellEnd, CellStart, EventLog, GraphEvent, OpEvent, WaitEvent
 
 
 def operation(step: int, **changes) -> OpEvent:
@@ -98,6 +98,23 @@ def test_events_that_nobody_reads_are_never_made():
     assert made == [6, 3]
     assert log.since(9) == (9, [])
     assert log.missed(0) == 4
+
+
+def test_who_reads_late_still_hears_of_cells_and_graphs():
+    log = EventLog(capacity=5)
+    start, end = CellStart(0, 1.0, 7, 1, (0,)), CellEnd(0, 2.0, 6, "ok", 0, 0, 0.0, 0, None)
+    graph = GraphEvent(0, 1.5, 2, "ring", ((0, 1, 0.5),))
+    log.write([end, start, *waits(0, 2)])
+    log.write(Deferred(3, lambda: [graph, *waits(2, 2)]), [graph])
+    early, _ = log.since(0)
+    for first in range(4, 40, 3):
+        log.write(Deferred(3, lambda first=first: waits(first, 3)), [])
+    cursor, events = log.since(0)
+    assert cursor == log.since(cursor)[0] == 43
+    assert events[:3] == [end, start, graph]
+    assert [event.step for event in events[3:]] == [35, 36, 37, 38, 39]
+    assert [event.step for event in log.since(early)[1]] == [35, 36, 37, 38, 39]
+    assert log.since(cursor) == (cursor, [])
 
 
 def test_events_that_turn_out_unreadable_count_as_missed_and_the_others_come():

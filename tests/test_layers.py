@@ -41,7 +41,7 @@ LAYERS = (
     ("buffers", "window_arguments"),
     ("windows",),
     ("onesided",),
-    ("checkpoint", "inference", "parameters", "stateful", "structure"),
+    ("checkpoint", "inference", "parameters", "recount", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("flat", "mixing"),
     (

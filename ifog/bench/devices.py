@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 from ifog.bench.contestants import BY_HAND, COPIES, OURS
 from ifog.bench.jobs import measure, require_room
 from ifog.bench.ratios import Compared, compared, label, table
@@ -74,6 +76,8 @@ def run(
         ArgumentError: there is no device, or too few ranks, or too many for this machine's memory.
         ClusterError: the job failed or took too long.
     """
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError("bench devices: torch finds no CUDA device here; run it where one is")
     sizes = sizes or (QUICK_SIZES if quick else SIZES)
     require_room("devices", ranks, _TENSORS * max(sizes))
     specification = {
@@ -83,8 +87,6 @@ def run(
         "kind": kind,
     }
     found = measure("devices", ranks, _PROGRAM, seconds=200.0, specification=specification)
-    if not found["device"]:
-        raise ArgumentError("bench devices: torch finds no CUDA device here; run it where one is")
     return DeviceReport(ranks, found["device"], found["way"], [_sized(x) for x in found["sizes"]])
 
 
