@@ -159,7 +159,7 @@ class Transport(Protocol):
         """Start sending ``data``, to be taken by ``irecv``."""
 
     def irecv(self, out: Bytes, source: int, tag: int) -> Request:
-        """Start receiving into ``out``, which must be at least as long as the message."""
+        """Start receiving into ``out``, which must be as long as the message."""
 
     def opens(self, ranks: Iterable[int]) -> int:
         """The most bytes of an envelope that may be sent to any of ``ranks``; 0 where none may.

@@ -28,22 +28,25 @@ from ifog.transport.envelopes import Inbox
 from ifog.transport.files import refused
 from ifog.transport.meeting import Meeting
 from ifog.transport.memory import MachineMemory, MachineRegion
+from ifog.transport.pieces import PIECE, Pieces
 
 __all__ = ["MPITransport", "give_way", "pause"]
 
 _SPINS = 5
 _YIELDS = 55
+_SENT_AT_ONCE = 2  # pieces of a large message
+_AWAITED_AT_ONCE = 8
 _CAUSE_TAG = 1
 _CAUSE_BYTES = 2048
 _CAUSE_WAIT = 0.5  # seconds a rank looks for the reason after its communicator was revoked
 _LOOK_EVERY = 64  # idle sleeps between two looks for an abort message
 T = TypeVar("T", bound="MPITransport")
-_PAUSES = [min(50e-6 * 1.08**sleep, 1e-3) for sleep in range(40)]  # seconds; the last is longest
+_PAUSES = [min(50e-6 * 1.08**sleep, 5e-4) for sleep in range(31)]  # seconds; the last is longest
 give_way = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 def pause(sleeps: int) -> float:
-    """Seconds to sleep after so many sleeps: a tenth of what was slept already, or a millisecond.
+    """Seconds to sleep after so many sleeps: a tenth of what was slept already, up to 0.5 ms.
 
     Each look costs processor time that other ranks of the machine may need.
     """
@@ -188,6 +191,14 @@ class MPITransport:
 
     def isend(self, data: Bytes, destination: int, tag: int) -> Request:
         """Start sending ``data``."""
+        if self._in_pieces(data, destination):
+            return Pieces(lambda piece: self._isend(piece, destination, tag), data, _SENT_AT_ONCE)
+        return self._isend(data, destination, tag)
+
+    def _in_pieces(self, data: Bytes, other: int) -> bool:
+        return data.size > PIECE and self.machines[other] != self.machines[self.rank]
+
+    def _isend(self, data: Bytes, destination: int, tag: int) -> _Request:
         self.check()
         try:
             request = self._comm.Isend([data, MPI.BYTE], self._places[destination], tag)
@@ -197,10 +208,15 @@ class MPITransport:
 
     def receive(self, source: int, tag: int, most: int) -> Letter:
         """Start receiving a message of at most ``most`` bytes."""
-        return self.irecv(np.empty(most, np.uint8), source, tag)
+        return self._irecv(np.empty(most, np.uint8), source, tag)
 
-    def irecv(self, out: Bytes, source: int, tag: int) -> _Request:
+    def irecv(self, out: Bytes, source: int, tag: int) -> Request:
         """Start receiving into ``out``."""
+        if self._in_pieces(out, source):
+            return Pieces(lambda piece: self._irecv(piece, source, tag), out, _AWAITED_AT_ONCE)
+        return self._irecv(out, source, tag)
+
+    def _irecv(self, out: Bytes, source: int, tag: int) -> _Request:
         self.check()
         try:
             request = self._comm.Irecv([out, MPI.BYTE], self._places[source], tag)
