@@ -63,7 +63,8 @@ def neighbor_allreduce(
     ``topology``): exactly over the edges named, whatever the graph in use.
 
     Blocks until every in-neighbour has sent and every out-neighbour can receive. Every rank of
-    the graph must call it. A named tensor is watched: ``name`` is what the live views show.
+    the graph must call it. A named tensor is watched: ``name`` is what the live views show. No
+    gradient flows through it: the result is detached.
 
     Args:
         tensor: [...] floating point; not changed. A list of tensors travels as one, which is much

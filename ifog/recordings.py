@@ -20,7 +20,7 @@ from ifog.telemetry import CellEnd, CellStart, Event, GraphEvent
 
 __all__ = ["Recording", "record"]
 
-_PERIOD = 0.5  # seconds between two looks; at most so much is missing after a crash
+_PERIOD = 0.5  # seconds between two looks; ranks send less often while nobody looks
 _ENOUGH = 10.0  # seconds in which the thread must end
 
 
@@ -140,7 +140,7 @@ def record(
 ) -> Recording:
     """Record what the ranks report from now on into a file that ``ifog.replay`` plays.
 
-    The file grows as events come; after a crash all but the last second of it can be read. Another
+    The file grows as events come; after a crash all but the last seconds of it can be read. Another
     recording of that name is replaced. An operation takes about 16 bytes.
 
     Args:
