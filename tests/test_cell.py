@@ -343,7 +343,7 @@ def test_too_many_events_lose_only_what_can_be_missed(channel):
     assert kept[0] == start
     assert kept[-1] == ended(2)
     assert kept[-2].step == 39_999
-    assert len(kept) <= 16_001
+    assert len(kept) <= 32_001
     lost = sum(batch_of(message_of(sent)).lost for sent in channel.sent)
     assert lost == channel.sink.lost == 40_002 - len(kept)
     assert (first.rank, first.events) == (2, lost)
