@@ -329,10 +329,10 @@ def test_a_loop_goes_on_from_the_earliest_round_of_a_living_rank():
 
 def test_unnamed_operations_match_whoever_was_ahead():
     def work():
-        ifog.barrier()
-        if ifog.rank() == 3:
-            die()
         with pytest.raises(PeerFailedError):
+            ifog.barrier()
+            if ifog.rank() == 3:
+                die()
             for _ in range(5 + ifog.rank()):
                 ifog.neighbor_allreduce(torch.ones(1))
             ifog.barrier()
