@@ -14,7 +14,7 @@ from torch import Tensor
 from ifog.errors import ArgumentError
 from ifog.flat import Bucket, Layout, zeros
 
-__all__ = ["finite", "flattened", "flattened_bucket", "restore", "restore_bucket"]
+__all__ = ["finite", "flattened", "flattened_bucket", "restore", "restore_bucket", "unscale"]
 
 
 def flattened(layout: Layout) -> list[Tensor]:
@@ -44,6 +44,14 @@ def finite(layout: Layout) -> bool:
     """Whether all entries of all gradients there are are finite."""
     found = [x.grad for x in layout.tensors if x.grad is not None]
     return all(bool(gradient.isfinite().all()) for gradient in found)
+
+
+def unscale(layout: Layout, scale: Tensor) -> None:
+    """Divide all gradients by the scale of a ``GradScaler``."""
+    inverse = scale.double().reciprocal().float()
+    for x in layout.tensors:
+        if x.grad is not None:
+            x.grad.mul_(inverse.to(x.grad.device))
 
 
 def flattened_bucket(layout: Layout, bucket: Bucket, like: Tensor) -> Tensor:

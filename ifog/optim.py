@@ -14,17 +14,12 @@ import torch
 from torch import Tensor
 
 from ifog import gradients
+from ifog import optim_arguments as arguments
 from ifog.context import current
 from ifog.errors import ArgumentError
 from ifog.flat import Bucket, FlatParameters
+from ifog.mixed_state import MixedState
 from ifog.mixing import Mixer, Mixing
-from ifog.optim_arguments import (
-    named,
-    require_combinable,
-    require_unchanged,
-    require_usable,
-    state_of,
-)
 from ifog.parameters import require_same
 from ifog.pipeline import Pipeline, Relay, step_on
 from ifog.recount import Recount
@@ -109,29 +104,26 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         mix_state: Sequence[str] = (),
         overlap: bool = False,
     ) -> None:
-        require_usable(optimizer, mix, order, every)
+        arguments.require_usable(optimizer, mix, order, every)
         if isinstance(optimizer, DecentralizedOptimizer):
             raise ArgumentError(
                 "DecentralizedOptimizer: this optimizer is one already; wrap optimizer.optimizer"
             )
         buffers = tuple(buffers)
-        require_combinable(mix, order, mix_state, overlap and bool(buffers), overlap)
+        arguments.require_combinable(mix, order, mix_state, overlap and bool(buffers), overlap)
         self._sealed = False
         # Not super(): a subclass may have the wrapped optimizer's class as its second base.
         torch.optim.Optimizer.__init__(self, optimizer.param_groups, optimizer.defaults)
         self._sealed = True
         self.optimizer = optimizer
         self._link()
-        self.mix = mix
-        self.order, self.every, self.overlap = order, every, overlap
-        self._mix_state = tuple(mix_state)
-        self._steps = 0
-        self._rounds = 0
+        self.mix, self.order, self.every, self.overlap = mix, order, every, overlap
+        self._steps = self._rounds = 0
         self._under_way: Mixing | None = None
         self._synchronized = False
         self._recount = Recount()
-        trained = [(x, name) for x, name in named(optimizer) if x.requires_grad]
-        self._all = [(x, x.requires_grad, name) for x, name in named(optimizer)]
+        trained = [(x, name) for x, name in arguments.named(optimizer) if x.requires_grad]
+        self._all = [(x, x.requires_grad, name) for x, name in arguments.named(optimizer)]
         if not trained:
             raise ArgumentError(
                 "DecentralizedOptimizer: no parameter of the optimizer requires a gradient"
@@ -139,13 +131,14 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         kept = [x for x in buffers if x.is_floating_point()]
         self._layout = FlatParameters([x for x, _ in trained], [name for _, name in trained])
         self._buffers = FlatParameters(kept, [f"buffer {place}" for place in range(len(kept))])
+        self._mix_state = MixedState(optimizer, self._layout, mix_state)
         self._pipeline = self._relay = None
         if overlap and order == "awc":
             self._relay = Relay(self._layout)
         elif overlap:
             self._pipeline = Pipeline(self._layout, self._start_bucket, self._starts)
-        settings = [f"order {order}, every {every}, mix_state {self._mix_state}"]
-        described = [*settings, *self._layout.describe(), *self._buffers.describe()]
+        described = [f"order {order}, every {every}, mix_state {self._mix_state.keys}"]
+        described += [*self._layout.describe(), *self._buffers.describe()]
         require_same("DecentralizedOptimizer", described)
 
     def _link(self) -> None:
@@ -173,7 +166,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._link()
-        require_unchanged(self.optimizer, self._all)
+        arguments.require_unchanged(self.optimizer, self._all)
         self._layout.require_in_place()
         self._buffers.require_in_place()
         overflowed = self._unscale()
@@ -201,9 +194,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def synchronize(self) -> None:
         """Do now what the next ``step`` would mix before its local update; it then mixes no more.
 
-        With ``gradient`` the gradients are the mixed ones afterwards, to be clipped or looked at.
-        With ``awc`` the parameters are. With ``atc``, or before a local step, there is nothing to
-        do. Every rank must call it or none.
+        With ``gradient`` the gradients are mixed then, to be clipped or looked at; with ``awc`` the
+        parameters. With ``atc``, or before a local step, nothing is. Every rank or none calls it.
         """
         self._resume()
         if self._is_next_due() and not self._synchronized and self.order != "atc":
@@ -214,8 +206,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     def finish(self) -> None:
         """Wait for what is under way and drop it: the next ``step`` mixes anew in the same round.
 
-        For ``overlap`` only; every rank must call it. Nothing changes, neither now nor in the
-        results later, but until the next ``step`` parameters may be changed.
+        For ``overlap`` only; every rank must call it. It changes no result, but until the next
+        ``step`` parameters may be changed.
         """
         if self._recount.due:
             self._forget()
@@ -233,9 +225,9 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         mix = self.mix if isinstance(self.mix, Mixer) else self.mix(self._rounds)
         if isinstance(mix, WindowMixer):  # which waits for nobody
             self._recount.pass_over()
-            return
-        counts = (self._steps, self._rounds)
-        self._steps, self._rounds = self._recount.agree("DecentralizedOptimizer", *counts)
+        else:
+            agreed = self._recount.agree("DecentralizedOptimizer", self._steps, self._rounds)
+            self._steps, self._rounds = agreed
 
     def _forget(self) -> None:
         self._under_way, self._synchronized = None, False
@@ -305,9 +297,8 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
 
     def _begin(self) -> None:
         """Start to mix parameters, and what goes with them."""
-        state = [flat for key in self._mix_state for flat in self._gathered_state(key)]
-        xs = [*self._layout.flats, *self._buffers.flats, *state]
-        self._under_way = self._start(*xs)
+        state = self._mix_state.gathered()
+        self._under_way = self._start(*self._layout.flats, *self._buffers.flats, *state)
 
     def _start(self, *xs: Tensor) -> Mixing:
         """Start to mix; with ``overlap`` it goes on while this rank computes, if that can gain."""
@@ -363,15 +354,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
         own, kept = len(self._layout.flats), len(self._buffers.flats)
         self._layout.assign(mixed[:own])
         self._buffers.assign(mixed[own : own + kept])
-        for number, key in enumerate(self._mix_state):
-            start = own + kept + number * own
-            views = self._layout.views(mixed[start : start + own])
-            for mine, value in zip(state_of(self.optimizer, self._layout, key), views, strict=True):
-                if mine is not None:
-                    mine.copy_(value)
-
-    def _gathered_state(self, key: str) -> list[Tensor]:
-        return self._layout.gathered(state_of(self.optimizer, self._layout, key))
+        self._mix_state.assign(mixed[own + kept :])
 
     def _mix_gradients(self) -> None:
         """Replace gradients by mixed ones."""
@@ -410,10 +393,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
                 "could scale them back; leave one of the two out, or use order='awc'"
             )
         if scale is not None:
-            inverse = scale.double().reciprocal().float()
-            for x in self._layout.tensors:
-                if x.grad is not None:
-                    x.grad.mul_(inverse.to(x.grad.device))
+            gradients.unscale(self._layout, scale)
         return bool(found.item())
 
 

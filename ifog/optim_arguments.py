@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ifog.errors import ArgumentError
-from ifog.flat import Layout
 from ifog.mixing import Mixer
 
-__all__ = ["named", "require_combinable", "require_unchanged", "require_usable", "state_of"]
+__all__ = ["named", "require_combinable", "require_unchanged", "require_usable"]
 
 ORDERS = ("atc", "awc", "gradient")
 
@@ -112,19 +111,3 @@ def require_unchanged(
                 f"{name} was {verb} after the optimizer was made; make a new "
                 "DecentralizedOptimizer around the torch optimizer, on every rank"
             )
-
-
-def state_of(optimizer: torch.optim.Optimizer, layout: Layout, key: str) -> list[Tensor | None]:
-    """What the optimizer keeps under ``key`` for each of the layout's tensors, or None.
-
-    Raises:
-        ArgumentError: it is no tensor of the parameter's shape.
-    """
-    found = [optimizer.state.get(x, {}).get(key) for x in layout.tensors]
-    for x, value in zip(layout.tensors, found, strict=True):
-        if value is not None and (not isinstance(value, Tensor) or value.shape != x.shape):
-            raise ArgumentError(
-                f"mix_state: {key!r} of {type(optimizer).__name__} is no tensor of the "
-                "parameter's shape and cannot be mixed"
-            )
-    return found

@@ -320,9 +320,7 @@ def reporter(sink: Sink | None) -> Callable[[tuple[Any, ...]], None] | None:
 class EventLog:
     """The last ``capacity`` events, to be read at the reader's own pace; also a sink.
 
-    Of those that fall out, the beginnings and ends of cells and the graphs stay: without them what
-    is left says little to a reader who comes late.
-
+    Cells and graphs stay when they fall out: without them the rest says little to late readers.
     Producers call ``write`` from any thread; each reader keeps a cursor and asks ``since(cursor)``.
     ``lost`` counts what engines dropped, as told by the batches; ``followers`` are the live views
     that read the log, for whose sake engines send more often.
@@ -330,8 +328,7 @@ class EventLog:
 
     def __init__(self, capacity: int = 200_000) -> None:
         self._capacity = capacity
-        self._chunks: deque[Collection[Event]] = deque()
-        self._marks: deque[Sequence[Event] | None] = deque()  # of each chunk, where they are known
+        self._chunks: deque[tuple[Collection[Event], Sequence[Event]]] = deque()
         self._kept: deque[tuple[int, Event]] = deque(maxlen=_LANDMARKS_KEPT)  # with their places
         self._held = 0  # events in the chunks
         self._written = 0
@@ -339,30 +336,23 @@ class EventLog:
         self.lost = 0
         self.followers: WeakSet[Any] = WeakSet()
 
-    def write(self, events: Collection[Event], marks: Sequence[Event] | None = None) -> None:
+    def write(self, events: Collection[Event], marks: Sequence[Event] = ()) -> None:
         """Append the events, which are read when asked for; the oldest fall out of a full log.
 
-        Args:
-            events: in their order.
-            marks: those of cells and graphs among them, where that is known without reading them.
+        ``marks`` are those of cells and graphs among them where these are no list.
         """
         chunk = tuple(events) if isinstance(events, list) else events
         if not chunk:
             return
         with self._lock:
-            self._chunks.append(chunk)
-            self._marks.append(marks)
+            self._chunks.append((chunk, chunk if isinstance(chunk, tuple) else marks))
             self._held += len(chunk)
             self._written += len(chunk)
-            while self._held - len(self._chunks[0]) >= self._capacity:
-                self._drop()
-
-    def _drop(self) -> None:
-        chunk, marks = self._chunks.popleft(), self._marks.popleft()
-        self._held -= len(chunk)
-        place = self._written - self._held
-        kept = marks if marks is not None else chunk if isinstance(chunk, tuple) else ()
-        self._kept.extend((place, event) for event in kept if isinstance(event, LANDMARKS))
+            while self._held - len(self._chunks[0][0]) >= self._capacity:
+                chunk, marks = self._chunks.popleft()
+                self._held -= len(chunk)
+                place = self._written - self._held
+                self._kept.extend((place, event) for event in marks if isinstance(event, LANDMARKS))
 
     def missed(self, cursor: int) -> int:
         """How many events that were written after ``cursor`` have fallen out already."""
@@ -376,7 +366,7 @@ class EventLog:
             events = [event for place, event in self._kept if place > cursor]
             written = self._written
             missing = min(written - cursor, self._held, self._capacity)
-            for chunk in reversed(self._chunks):
+            for chunk, _ in reversed(self._chunks):
                 if found >= missing:
                     break
                 chunks.append(chunk)

@@ -313,3 +313,31 @@ def law_a_failure_wakes_those_who_wait_for_a_burst_and_all_go_on():
     xs = values(10)
     handles = [post(x[r]) for x in xs]
     assert all_near([handle.wait() for handle in handles], averages(xs))
+
+
+def law_blocking_and_posted_averages_of_any_size_match():
+    ifog.set_topology("ring")
+    r, w = ifog.rank(), dense(ifog.load_topology(), weighted=False)
+    for nbytes in (4088, 4104, 16_384, 16_392, 65_536, 174_768, 262_136, 262_144, 262_152):
+        row = torch.arange(nbytes // 8, dtype=torch.float64)
+        for turn in range(3):
+            if r % 2 == turn % 2:
+                y = ifog.neighbor_allreduce(row + r)
+            else:
+                y = ifog.neighbor_allreduce_nonblocking(row + r).wait()
+            expected = row + float(w[r] @ torch.arange(ifog.size(), dtype=torch.float64))
+            assert bool(((y - expected).abs() < 1e-9).all())
+
+
+def law_payloads_that_cannot_be_lent_are_sent():
+    ifog.set_topology("ring")
+    transport, w = current().transport, dense(ifog.load_topology(), weighted=False)
+    transport.lend = lambda *_: None
+    try:
+        for nbytes in (1024, 4088, 4096, 4104, 4168, 4256, 4264, 70_000):
+            x = torch.full((nbytes // 8,), float(ifog.rank()), dtype=torch.float64)
+            expected = w @ torch.arange(ifog.size(), dtype=torch.float64)
+            y = ifog.neighbor_allreduce(x)
+            assert bool(((y - expected[ifog.rank()]).abs() < 1e-12).all())
+    finally:
+        del transport.lend

@@ -7,7 +7,7 @@ import time
 import networkx as nx
 import numpy as np
 import torch
-from spmd import GRAPHS, dense, fail_and_heal, mixed, near, raises, stack
+from spmd import GRAPHS, dense, mixed, near, raises, stack
 
 import ifog
 from ifog import errors, schedules
@@ -91,34 +91,6 @@ def law_the_input_may_change_as_soon_as_the_result_is_there():
         total = ifog.allreduce(x, average=False)
         x.fill_(float("nan"))
         assert bool(((total - expected.sum()).abs() < 1e-9).all())
-
-
-def law_blocking_and_posted_averages_of_any_size_match():
-    ifog.set_topology("ring")
-    r, w = ifog.rank(), dense(ifog.load_topology(), weighted=False)
-    for nbytes in (4088, 4104, 16_384, 16_392, 65_536, 174_768, 262_136, 262_144, 262_152):
-        row = torch.arange(nbytes // 8, dtype=torch.float64)
-        for turn in range(3):
-            if r % 2 == turn % 2:
-                y = ifog.neighbor_allreduce(row + r)
-            else:
-                y = ifog.neighbor_allreduce_nonblocking(row + r).wait()
-            expected = row + float(w[r] @ torch.arange(ifog.size(), dtype=torch.float64))
-            assert bool(((y - expected).abs() < 1e-9).all())
-
-
-def law_payloads_that_cannot_be_lent_are_sent():
-    ifog.set_topology("ring")
-    transport, w = current().transport, dense(ifog.load_topology(), weighted=False)
-    transport.lend = lambda *_: None
-    try:
-        for nbytes in (1024, 4088, 4096, 4104, 4168, 4256, 4264, 70_000):
-            x = torch.full((nbytes // 8,), float(ifog.rank()), dtype=torch.float64)
-            expected = w @ torch.arange(ifog.size(), dtype=torch.float64)
-            y = ifog.neighbor_allreduce(x)
-            assert bool(((y - expected[ifog.rank()]).abs() < 1e-12).all())
-    finally:
-        del transport.lend
 
 
 def law_a_list_of_tensors_is_averaged_as_each_of_them_is():
@@ -414,22 +386,3 @@ def law_a_rank_that_hears_nobody_gets_a_new_tensor():
         assert got.data_ptr() != x.data_ptr()
         assert torch.equal(got, own * stack()[ifog.rank()])
         assert torch.equal(x, stack()[ifog.rank()])
-
-
-def law_mixers_count_alike_after_a_failure():
-    r, n = ifog.rank(), ifog.size()
-    if n == 1:
-        return
-    schedule = ifog.one_peer(ifog.exponential(n))
-    agents = ifog.agent_mixer(ifog.exponential(n))
-    mixers = [ifog.neighbor_mixer(schedule), ifog.agent_mixer(schedule)]
-    for mix in (*mixers, agents):
-        mix.step = r  # as if each rank had been stopped at another round
-    fail_and_heal()
-    x = torch.arange(float(n), dtype=torch.float64)
-    for mix in mixers:
-        expected = dense(schedule(n - 1), weighted=True) @ x
-        assert abs(float(mix(x[r : r + 1, None])) - expected[r]) < 1e-12
-        assert mix.step == n
-    expected = dense(ifog.exponential(n), weighted=True) @ x
-    assert abs(float(agents(x[r : r + 1, None])) - expected[r]) < 1e-12

@@ -335,3 +335,22 @@ def law_training_goes_on_after_ranks_were_stopped_at_different_steps():
                 else:
                     x = w @ x - LR * g if order == "awc" else x - LR * (w @ g)
             problem.holds(x)
+
+
+def law_mixers_count_alike_after_a_failure():
+    r, n = ifog.rank(), ifog.size()
+    if n == 1:
+        return
+    schedule = ifog.one_peer(ifog.exponential(n))
+    agents = ifog.agent_mixer(ifog.exponential(n))
+    mixers = [ifog.neighbor_mixer(schedule), ifog.agent_mixer(schedule)]
+    for mix in (*mixers, agents):
+        mix.step = r  # as if each rank had been stopped at another round
+    fail_and_heal()
+    x = torch.arange(float(n), dtype=torch.float64)
+    for mix in mixers:
+        expected = dense(schedule(n - 1), weighted=True) @ x
+        assert abs(float(mix(x[r : r + 1, None])) - expected[r]) < 1e-12
+        assert mix.step == n
+    expected = dense(ifog.exponential(n), weighted=True) @ x
+    assert abs(float(agents(x[r : r + 1, None])) - expected[r]) < 1e-12

@@ -44,6 +44,7 @@ LAYERS = (
     ("checkpoint", "inference", "parameters", "recount", "stateful", "structure"),
     ("gossip", "hierarchical", "machines"),
     ("flat", "mixing"),
+    ("mixed_state",),
     (
         "carriers",
         "conformance",

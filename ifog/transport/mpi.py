@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -28,9 +27,11 @@ from ifog.transport.envelopes import Inbox
 from ifog.transport.files import refused
 from ifog.transport.meeting import Meeting
 from ifog.transport.memory import MachineMemory, MachineRegion
+from ifog.transport.patience import give_way, pause
 from ifog.transport.pieces import PIECE, Pieces
+from ifog.transport.world import machines_of
 
-__all__ = ["MPITransport", "give_way", "pause"]
+__all__ = ["MPITransport"]
 
 _SPINS = 5
 _YIELDS = 55
@@ -41,26 +42,6 @@ _CAUSE_BYTES = 2048
 _CAUSE_WAIT = 0.5  # seconds a rank looks for the reason after its communicator was revoked
 _LOOK_EVERY = 64  # idle sleeps between two looks for an abort message
 T = TypeVar("T", bound="MPITransport")
-_PAUSES = [min(50e-6 * 1.08**sleep, 5e-4) for sleep in range(31)]  # seconds; the last is longest
-give_way = getattr(os, "sched_yield", lambda: time.sleep(0))
-
-
-def pause(sleeps: int) -> float:
-    """Seconds to sleep after so many sleeps: a tenth of what was slept already, up to 0.5 ms.
-
-    Each look costs processor time that other ranks of the machine may need.
-    """
-    return _PAUSES[min(sleeps, len(_PAUSES) - 1)]
-
-
-def _machines(world: MPI.Intracomm) -> tuple[int, ...]:
-    node = world.Split_type(MPI.COMM_TYPE_SHARED, key=world.Get_rank())
-    first = np.array([world.Get_rank()], np.int64)
-    node.Bcast(first, 0)
-    node.Free()
-    firsts = np.empty(world.Get_size(), np.int64)
-    world.Allgather(first, firsts)
-    return tuple(np.unique(firsts, return_inverse=True)[1].tolist())
 
 
 def _quietly(call: Callable[[], None]) -> None:
@@ -123,7 +104,7 @@ class MPITransport:
         comm, control = cls._duplicate(world), cls._duplicate(world)
         # A communicator must not be revoked while another rank is still inside its constructor.
         world.Barrier()
-        transport = cls(world.Get_rank(), world.Get_size(), _machines(world), world)
+        transport = cls(world.Get_rank(), world.Get_size(), machines_of(world), world)
         transport.adopt(comm, control, tuple(range(transport.size)))
         return transport
 

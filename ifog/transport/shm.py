@@ -22,7 +22,8 @@ from ifog.transport.envelopes import Inbox
 from ifog.transport.files import machine_name, refused
 from ifog.transport.loans import Loan, Loans, Pool
 from ifog.transport.mail import MOST_BYTES, Mail
-from ifog.transport.mpi import MPITransport, give_way, pause
+from ifog.transport.mpi import MPITransport
+from ifog.transport.patience import give_way, pause
 
 __all__ = ["SharedTransport"]
 
