@@ -45,8 +45,7 @@ class DecentralizedOptimizer(torch.optim.Optimizer):
     this optimizer and the wrapped one; state that it has already is kept.
 
     Begin from equal parameters on all ranks: ``ifog.broadcast_parameters(model.state_dict())``.
-    Every rank must construct it, and step as often as the others unless the mixer waits for
-    nobody.
+    Every rank must construct it, and step as often as the others if the mixer waits for any.
 
     Gradient clipping before ``step`` sees this rank's own gradient; with ``order="gradient"`` call
     ``synchronize()`` first to clip the mixed one. With ``torch.amp.GradScaler`` a rank whose
